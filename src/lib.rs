@@ -1,0 +1,13 @@
+//! Runs serverless benchmark functions in Docker containers on one Linux machine, and measures them.
+
+mod files;
+pub mod cancel;
+pub mod clock;
+pub mod error;
+pub mod host;
+pub mod http;
+pub mod progress;
+pub mod stats;
+pub mod units;
+
+pub use error::{Error, Result};
