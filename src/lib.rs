@@ -3,6 +3,7 @@
 mod files;
 pub mod cancel;
 pub mod clock;
+pub mod docker;
 pub mod error;
 pub mod host;
 pub mod http;

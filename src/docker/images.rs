@@ -1,0 +1,180 @@
+//! The life of an image: inspect, list, pull, build, import, tag, remove.
+
+use std::io::Read;
+
+use serde_json::json;
+
+use super::call::{Answer, escaped_reference};
+use super::stream::{self, Outcome};
+use super::{BuildOptions, Engine, ImageInspect, ImageSummary};
+use crate::error::{Context, Error, Result};
+use crate::progress::Progress;
+
+impl Engine {
+    /// An image as the engine holds it, by reference or id.
+    ///
+    /// # Errors
+    /// `is_not_found` when the engine has none.
+    pub fn inspect_image(&self, reference: &str) -> Result<ImageInspect> {
+        let inspect = || self.get(&path(reference, "/json")).send()?.json();
+        inspect().context(|| format!("failed to inspect image `{reference}`"))
+    }
+
+    /// The images that have all these labels, `name` or `name=value` each.
+    ///
+    /// # Errors
+    /// When the engine cannot be reached.
+    pub fn list_images(&self, labels: &[&str]) -> Result<Vec<ImageSummary>> {
+        let filters = json!({ "label": labels });
+        let list = || self.get("/images/json").query_json("filters", &filters)?.send()?.json();
+        list().context(|| "failed to list images".to_string())
+    }
+
+    /// Has the engine fetch an image from its registry; a reference without tag and digest means `latest`.
+    ///
+    /// There is no time limit: an image may be large and the registry slow. The cancel token ends it.
+    ///
+    /// # Errors
+    /// When the registry cannot be reached, has no such image (`is_not_found`, where the engine can tell), or wants
+    /// credentials.
+    pub fn pull_image(&self, reference: &str, progress: &Progress) -> Result<()> {
+        let (repository, version) = split(reference);
+        let pull = || {
+            let call = self.post("/images/create").query("fromImage", repository);
+            let answer = call.query("tag", version.unwrap_or("latest")).without_limit().send()?;
+            follow(answer, &format!("pulling image {reference}"), progress)
+        };
+        pull().context(|| format!("failed to pull image `{reference}`"))?;
+        Ok(())
+    }
+
+    /// Has the engine build an image from a tar archive that holds the Dockerfile and all it copies.
+    ///
+    /// There is no time limit: a step may install what it likes. The cancel token ends it, and the step with it.
+    ///
+    /// # Errors
+    /// When a step fails: the text has the engine's words and the last lines of the step's output. When `context`
+    /// cannot be read.
+    pub fn build_image(
+        &self,
+        context: &mut dyn Read,
+        options: &BuildOptions,
+        progress: &Progress,
+    ) -> Result<()> {
+        self.build_inner(context, options, progress)
+            .context(|| format!("failed to build image `{}`", options.tag))?;
+        Ok(())
+    }
+
+    fn build_inner(
+        &self,
+        context: &mut dyn Read,
+        options: &BuildOptions,
+        progress: &Progress,
+    ) -> Result<Outcome> {
+        let mut call = self
+            .post("/build")
+            .query("t", &options.tag)
+            // Containers of steps that were run are of no use, least of all those of steps that failed.
+            .query("rm", "1")
+            .query("forcerm", "1")
+            .query_unless_empty("dockerfile", &options.dockerfile)
+            .query_unless_empty("platform", &options.platform)
+            .query_json("labels", &options.labels)?
+            .query_json("buildargs", &options.build_args)?;
+        if options.pull {
+            call = call.query("pull", "1");
+        }
+        let answer = call.without_limit().upload(context)?;
+        follow(answer, &format!("building image {}", options.tag), progress)
+    }
+
+    /// Makes an image of one layer from a tar archive of its root folder, and gives back its id.
+    ///
+    /// Each of `changes` is a line of a Dockerfile (`ENTRYPOINT ["/bin/x"]`, `ENV A=b`, `LABEL c=d`). There is no time
+    /// limit: an archive may be large and the disk slow.
+    ///
+    /// # Errors
+    /// When the engine takes the archive or a change for none, or when `tar` cannot be read.
+    pub fn import_image(
+        &self,
+        tar: &mut dyn Read,
+        reference: &str,
+        changes: &[String],
+        progress: &Progress,
+    ) -> Result<String> {
+        let (repository, version) = split(reference);
+        let mut import = || {
+            let mut call = self.post("/images/create").query("fromSrc", "-").query("repo", repository);
+            call = call.query("tag", version.unwrap_or("latest"));
+            for change in changes {
+                call = call.query("changes", change);
+            }
+            let answer = call.without_limit().upload(tar)?;
+            let outcome = follow(answer, &format!("importing image {reference}"), progress)?;
+            outcome
+                .status
+                .filter(|status| status.starts_with("sha256:"))
+                .ok_or_else(|| Error::new("the engine did not say which image it made"))
+        };
+        import().context(|| format!("failed to import image `{reference}`"))
+    }
+
+    /// Gives an image one more reference, `repository:tag`.
+    ///
+    /// # Errors
+    /// `is_not_found` when there is no image `source`.
+    pub fn tag_image(&self, source: &str, repository: &str, tag: &str) -> Result<()> {
+        let call =
+            || self.post(&path(source, "/tag")).query("repo", repository).query("tag", tag).send()?.done();
+        call().context(|| format!("failed to tag image `{source}` as `{repository}:{tag}`"))
+    }
+
+    /// Takes a reference away from an image, and the image with its last one.
+    ///
+    /// # Errors
+    /// `is_not_found` when there is none, `is_conflict` when a container needs it.
+    pub fn remove_image(&self, reference: &str) -> Result<()> {
+        let remove = || self.delete(&path(reference, "")).send()?.done();
+        remove().context(|| format!("failed to remove image `{reference}`"))
+    }
+}
+
+fn follow(mut answer: Answer<'_>, task: &str, progress: &Progress) -> Result<Outcome> {
+    let followed = stream::follow(&mut answer.reader(), task, progress);
+    followed.map_err(|error| answer.failure(error))?
+}
+
+fn path(reference: &str, rest: &str) -> String {
+    format!("/images/{}{rest}", escaped_reference(reference))
+}
+
+/// A reference as the engine wants it in a query: what comes before its tag or digest, and that.
+fn split(reference: &str) -> (&str, Option<&str>) {
+    if let Some((repository, digest)) = reference.split_once('@') {
+        return (repository, Some(digest));
+    }
+    // A colon before the last slash belongs to the port of a registry.
+    match reference.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => (repository, Some(tag)),
+        _ => (reference, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_is_split_at_its_tag_or_digest_alone() {
+        for (reference, repository, version) in [
+            ("busybox", "busybox", None),
+            ("busybox:1.36", "busybox", Some("1.36")),
+            ("localhost:5000/a/b", "localhost:5000/a/b", None),
+            ("localhost:5000/a/b:c", "localhost:5000/a/b", Some("c")),
+            ("a/b@sha256:0f", "a/b", Some("sha256:0f")),
+        ] {
+            assert_eq!(split(reference), (repository, version));
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! A client of the Docker Engine API over its Unix socket, by blocking `ureq` calls.
+//!
+//! An [`Engine`] is found, agrees with us on an API version, and then answers one method per call of the API. Every
+//! wait looks at the caller's [`Cancel`] token each 100 ms at the latest. Errors carry the engine's own words and the
+//! name of what they are about; `is_not_found`, `is_conflict`, `is_timeout`, `is_cancelled` and `is_disconnected` tell
+//! them apart.
+
+mod api;
+mod call;
+mod containers;
+mod discovery;
+mod exec;
+mod frames;
+mod images;
+mod owned;
+mod stream;
+mod transport;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ureq::http::Method;
+
+pub use api::*;
+pub use containers::Logs;
+pub use frames::Stream;
+pub use owned::{Lifetime, Liveness, OwnedContainer, Owner, sweep};
+
+use crate::cancel::Cancel;
+use crate::error::{Context, Error, Kind, Result};
+use discovery::{Candidate, Environment};
+
+/// The lowest API version that has all we need (Docker 19.03).
+const LOWEST_API: (u32, u32) = (1, 40);
+
+/// The highest API version whose answers we know (Docker 27). Engines that speak more speak it, too.
+const HIGHEST_API: (u32, u32) = (1, 47);
+
+/// An engine, and the API version to speak with it; clones share their connections.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    agent: ureq::Agent,
+    socket: Arc<PathBuf>,
+    cancel: Option<Cancel>,
+    api_version: Arc<str>,
+}
+
+impl Engine {
+    /// Finds an engine: the one `DOCKER_HOST` names, else that of the docker context in use, else the one behind
+    /// `/var/run/docker.sock`, else the one behind `$XDG_RUNTIME_DIR/docker.sock`.
+    ///
+    /// # Errors
+    /// `is_disconnected`, with each socket tried and why it would not do; `is_usage` when the environment names an
+    /// engine that is not behind a Unix socket.
+    pub fn connect(cancel: &Cancel) -> Result<Engine> {
+        let candidates = discovery::candidates(&Environment::current(), &|path| fs::read_to_string(path))?;
+        Engine::connect_to_first(&candidates, cancel)
+    }
+
+    fn connect_to_first(candidates: &[Candidate], cancel: &Cancel) -> Result<Engine> {
+        let mut failures = Vec::new();
+        for candidate in candidates {
+            match Engine::connect_to(&candidate.socket, cancel) {
+                Err(error) if error.is_disconnected() => {
+                    failures.push(format!("{error} ({})", candidate.origin));
+                }
+                other => return other,
+            }
+        }
+        Err(Error::with_kind(Kind::Disconnected, format!("found no Docker engine: {}", failures.join("; "))))
+    }
+
+    /// The engine behind one socket.
+    ///
+    /// # Errors
+    /// `is_disconnected` when nobody answers there; others when its API is too old, or none.
+    pub fn connect_to(socket: &Path, cancel: &Cancel) -> Result<Engine> {
+        let engine = Engine::new(Arc::new(socket.to_path_buf()), Some(cancel.clone()), "".into());
+        let ping = engine.ping()?;
+        let api_version = agreed_version(&ping.api_version)
+            .context(|| format!("failed to use the engine at `{}`", socket.display()))?;
+        log::debug!(
+            "engine at `{}` speaks API {}, we speak {api_version}",
+            socket.display(),
+            ping.api_version
+        );
+        Ok(Engine { api_version: api_version.into(), ..engine })
+    }
+
+    fn new(socket: Arc<PathBuf>, cancel: Option<Cancel>, api_version: Arc<str>) -> Engine {
+        let agent = transport::agent(socket.clone(), cancel.clone(), Arc::default());
+        Engine { agent, socket, cancel, api_version }
+    }
+
+    /// The token that calls of this engine look at.
+    pub(crate) fn cancel(&self) -> Cancel {
+        self.cancel.clone().unwrap_or_default()
+    }
+
+    /// The same engine, for clean-up: its calls do not look at the cancel token.
+    pub fn without_cancel(&self) -> Engine {
+        Engine::new(self.socket.clone(), None, self.api_version.clone())
+    }
+
+    /// The socket the engine listens on.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The API version that we and the engine have agreed on: `1.41`.
+    pub fn api_version(&self) -> &str {
+        &self.api_version
+    }
+
+    /// Asks for a sign of life.
+    ///
+    /// # Errors
+    /// `is_disconnected` or `is_timeout` when there is none.
+    pub fn ping(&self) -> Result<Ping> {
+        let answer = self.call_unversioned(Method::GET, "/_ping").send()?;
+        let header = |name| answer.header(name).unwrap_or_default().to_string();
+        let ping = Ping { api_version: header("Api-Version"), os_type: header("Ostype") };
+        answer.done()?;
+        Ok(ping)
+    }
+
+    /// Which engine this is.
+    ///
+    /// # Errors
+    /// When it cannot be reached.
+    pub fn version(&self) -> Result<Version> {
+        let ask = || self.get("/version").send()?.json();
+        ask().context(|| "failed to ask the engine for its version".to_string())
+    }
+
+    /// What engine and host can do.
+    ///
+    /// # Errors
+    /// When it cannot be reached.
+    pub fn info(&self) -> Result<Info> {
+        let ask = || self.get("/info").send()?.json();
+        ask().context(|| "failed to ask the engine what it can do".to_string())
+    }
+}
+
+/// The highest version that both speak, given the engine's highest.
+fn agreed_version(highest: &str) -> Result<String> {
+    let parsed = highest
+        .split_once('.')
+        .and_then(|(major, minor)| Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?)));
+    let Some(theirs) = parsed else {
+        return Err(Error::new(format!(
+            "it says that its API version is `{highest}`: is it a Docker engine?"
+        )));
+    };
+    if theirs < LOWEST_API {
+        let (major, minor) = LOWEST_API;
+        return Err(Error::new(format!(
+            "it speaks API {highest} and we need {major}.{minor}: upgrade Docker to 19.03 or newer"
+        )));
+    }
+    let (major, minor) = theirs.min(HIGHEST_API);
+    Ok(format!("{major}.{minor}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::files::TempFolder;
+
+    #[test]
+    fn each_socket_tried_is_told_with_who_named_it_and_why_it_would_not_do() {
+        let folder = TempFolder::create().unwrap();
+        let dead = folder.path().join("dead.sock");
+        drop(UnixListener::bind(&dead).unwrap());
+        let candidates = [
+            Candidate { socket: folder.path().join("missing.sock"), origin: "the default".into() },
+            Candidate { socket: dead, origin: "XDG_RUNTIME_DIR".into() },
+        ];
+        let error = Engine::connect_to_first(&candidates, &Cancel::new()).unwrap_err();
+        assert!(error.is_disconnected());
+        let text = error.to_string();
+        assert!(text.contains("missing.sock`: there is no such socket (the default)"), "{text}");
+        assert!(
+            text.contains("dead.sock`: nobody listens there: is the daemon running? (XDG_RUNTIME_DIR)"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_highest_version_that_both_know_is_spoken() {
+        for (theirs, spoken) in [("1.40", "1.40"), ("1.41", "1.41"), ("1.47", "1.47"), ("1.52", "1.47")] {
+            assert_eq!(agreed_version(theirs).unwrap(), spoken);
+        }
+        let error = agreed_version("1.39").unwrap_err().to_string();
+        assert!(error.contains("1.39") && error.contains("upgrade Docker"), "{error}");
+        assert!(agreed_version("").unwrap_err().to_string().contains("is it a Docker engine?"));
+    }
+}

@@ -1,0 +1,432 @@
+//! Who owns what we made in an engine: labels that say so, a guard that removes it, a sweep for what dead owners left.
+//!
+//! The labels fit containers, networks and volumes alike. Only an owner of this boot and this process namespace can be
+//! looked up; one of an earlier boot of this host is dead; of any other nothing is known, and nothing of it is removed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::signal;
+use nix::unistd::Pid;
+
+use super::{ContainerSpec, Engine, Scope};
+use crate::error::{Context, Error, Result};
+use crate::files;
+
+/// The label of all that we make; its value is `1`.
+const OURS: &str = "sebs-lite";
+const SESSION: &str = "sebs-lite.session";
+const PID: &str = "sebs-lite.owner.pid";
+const START: &str = "sebs-lite.owner.start";
+const BOOT: &str = "sebs-lite.owner.boot";
+const PIDNS: &str = "sebs-lite.owner.pidns";
+const HOST: &str = "sebs-lite.owner.host";
+const LIFETIME: &str = "sebs-lite.lifetime";
+const FILE: &str = "sebs-lite.file";
+
+/// How long a guard that is dropped tries to remove its container: the engine kills within ten seconds or not at all,
+/// and a program that ends should not hang.
+const DROP_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a container is looked for whose creation was asked for, but never confirmed.
+const LOST_LIMIT: Duration = Duration::from_secs(5);
+
+/// A process that makes things in an engine, as their labels name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Random, one for each process.
+    pub session: String,
+    /// Its process id, in its own namespace.
+    pub pid: i32,
+    /// When it was started, in clock ticks since boot: field 22 of `/proc/PID/stat`.
+    pub start: u64,
+    /// The kernel's boot id.
+    pub boot: String,
+    /// The process namespace: `pid:[4026531836]`.
+    pub pidns: String,
+    /// The host's name.
+    pub host: String,
+}
+
+/// How long a thing is meant to live.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// As long as its owner.
+    Run,
+    /// Longer, until somebody removes it by means of a file that names it.
+    Kept {
+        /// That file's absolute path.
+        file: PathBuf,
+    },
+}
+
+/// Does an owner still live?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Liveness {
+    /// It does.
+    Alive,
+    /// It does not.
+    Dead,
+    /// It cannot be told from here: another host, another container, or not ours to see.
+    Unknown,
+}
+
+/// What was found out about a process id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Process {
+    /// There is such a process, started then.
+    Started(u64),
+    /// There is none, or only what its parent has not collected yet.
+    Gone,
+    /// There is one that we may not look at.
+    Hidden,
+}
+
+impl Owner {
+    /// This process.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be read.
+    pub fn current() -> Result<Owner> {
+        static SESSION: OnceLock<String> = OnceLock::new();
+        let session = SESSION.get_or_init(|| files::random_hex(16)).clone();
+        let stat = read_proc("/proc/self/stat")?;
+        let start = match process_of_stat(&stat) {
+            Process::Started(start) => start,
+            _ => {
+                return Err(Error::new(format!(
+                    "failed to read `/proc/self/stat`: `{}` has no start time",
+                    stat.trim()
+                )));
+            }
+        };
+        let namespace = fs::read_link("/proc/self/ns/pid")
+            .context(|| "failed to read `/proc/self/ns/pid`".to_string())?;
+        Ok(Owner {
+            session,
+            pid: Pid::this().as_raw(),
+            start,
+            boot: read_proc("/proc/sys/kernel/random/boot_id")?.trim().to_string(),
+            pidns: namespace.display().to_string(),
+            host: read_proc("/proc/sys/kernel/hostname")?.trim().to_string(),
+        })
+    }
+
+    /// The labels that make a container, network or volume this owner's.
+    pub fn labels(&self, lifetime: &Lifetime) -> BTreeMap<String, String> {
+        let mut labels = BTreeMap::from(
+            [
+                (OURS, "1".to_string()),
+                (SESSION, self.session.clone()),
+                (PID, self.pid.to_string()),
+                (START, self.start.to_string()),
+                (BOOT, self.boot.clone()),
+                (PIDNS, self.pidns.clone()),
+                (HOST, self.host.clone()),
+            ]
+            .map(|(name, value)| (name.to_string(), value)),
+        );
+        let word = match lifetime {
+            Lifetime::Run => "run",
+            Lifetime::Kept { file } => {
+                labels.insert(FILE.to_string(), file.display().to_string());
+                "kept"
+            }
+        };
+        labels.insert(LIFETIME.to_string(), word.to_string());
+        labels
+    }
+
+    /// Whom labels name; `None` where they are not ours, or not whole.
+    pub fn from_labels(labels: &BTreeMap<String, String>) -> Option<Owner> {
+        let text = |name| labels.get(name).cloned();
+        (labels.get(OURS)? == "1").then_some(())?;
+        Some(Owner {
+            session: text(SESSION)?,
+            pid: labels.get(PID)?.parse().ok()?,
+            start: labels.get(START)?.parse().ok()?,
+            boot: text(BOOT)?,
+            pidns: text(PIDNS)?,
+            host: text(HOST)?,
+        })
+    }
+
+    /// Does `other`, whom labels name, still live, as far as this process can tell?
+    pub fn liveness_of(&self, other: &Owner) -> Liveness {
+        self.judge(other, process)
+    }
+
+    fn judge(&self, other: &Owner, look_up: impl Fn(i32) -> Process) -> Liveness {
+        if other.boot != self.boot {
+            // Many a machine is called that, and an engine may be reached from more than one.
+            let has_a_name = !matches!(self.host.as_str(), "" | "localhost" | "(none)");
+            let same_host = has_a_name && other.host == self.host;
+            return if same_host { Liveness::Dead } else { Liveness::Unknown };
+        }
+        if other.pidns != self.pidns {
+            return Liveness::Unknown;
+        }
+        match look_up(other.pid) {
+            Process::Started(start) if start == other.start => Liveness::Alive,
+            // The id was given to another process since.
+            Process::Started(_) | Process::Gone => Liveness::Dead,
+            Process::Hidden => Liveness::Unknown,
+        }
+    }
+}
+
+impl Lifetime {
+    /// What labels say; `None` where they are not ours, or not whole.
+    pub fn from_labels(labels: &BTreeMap<String, String>) -> Option<Lifetime> {
+        match labels.get(LIFETIME)?.as_str() {
+            "run" => Some(Lifetime::Run),
+            "kept" => Some(Lifetime::Kept { file: labels.get(FILE)?.into() }),
+            _ => None,
+        }
+    }
+}
+
+fn read_proc(path: &str) -> Result<String> {
+    fs::read_to_string(path).context(|| format!("failed to read `{path}`"))
+}
+
+fn process(pid: i32) -> Process {
+    if pid <= 0 {
+        return Process::Hidden;
+    }
+    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => process_of_stat(&stat),
+        // With `hidepid`, /proc shows only one's own: a signal that is none tells them from those that are gone.
+        Err(_) if signal::kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH) => Process::Gone,
+        Err(_) => Process::Hidden,
+    }
+}
+
+/// What `/proc/PID/stat` says (proc_pid_stat(5)): after the name, which may hold anything, come the state as field 3,
+/// the number of threads as field 20 and the start time as field 22.
+fn process_of_stat(stat: &str) -> Process {
+    let Some((_, after_name)) = stat.rsplit_once(')') else { return Process::Hidden };
+    let fields: Vec<&str> = after_name.split_whitespace().collect();
+    let number = |index: usize| fields.get(index - 3).and_then(|field| field.parse::<u64>().ok());
+    let (Some(state), Some(threads), Some(start)) = (fields.first(), number(20), number(22)) else {
+        return Process::Hidden;
+    };
+    // A process whose first thread has ended shows as a zombie, too, as long as others go on.
+    if matches!(*state, "Z" | "X") && threads <= 1 { Process::Gone } else { Process::Started(start) }
+}
+
+/// A container that is removed, at the latest, when this value is dropped.
+#[derive(Debug)]
+#[must_use = "the container is removed when this is dropped"]
+pub struct OwnedContainer {
+    /// Removal happens even after the caller has been asked to give up.
+    engine: Engine,
+    id: String,
+    is_armed: bool,
+}
+
+impl Engine {
+    /// Creates a container with the labels of its owner, which does not run yet.
+    ///
+    /// # Errors
+    /// As [`create_container`](Engine::create_container). Where the answer is lost, by a cancel token, a time limit or
+    /// the connection, a container that was made all the same is looked for by its name, and removed.
+    pub fn create_owned(
+        &self,
+        owner: &Owner,
+        lifetime: &Lifetime,
+        name: &str,
+        mut spec: ContainerSpec,
+    ) -> Result<OwnedContainer> {
+        spec.labels.extend(owner.labels(lifetime));
+        let creation = self.creation(name, &spec)?;
+        // From here on the engine is asked; what it never was asked for need not be looked for.
+        self.check_cancel()?;
+        match creation.run() {
+            Ok(created) => {
+                for warning in &created.warnings {
+                    log::warn!("container `{name}`: {warning}");
+                }
+                Ok(OwnedContainer { engine: self.without_cancel(), id: created.id, is_armed: true })
+            }
+            Err(error) => {
+                if error.is_cancelled() || error.is_timeout() || error.is_disconnected() {
+                    self.without_cancel().remove_lost(owner, name);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes the container of that name, if it turns up and is this very owner's.
+    fn remove_lost(&self, owner: &Owner, name: &str) {
+        let deadline = Instant::now() + LOST_LIMIT;
+        loop {
+            match self.inspect_container(name) {
+                Ok(found) => {
+                    let session = found.config.labels.get(SESSION);
+                    if session != Some(&owner.session) {
+                        // The name was taken, so nothing was made.
+                        return;
+                    }
+                    if let Err(error) = self.remove_container_within(&found.id, DROP_LIMIT) {
+                        log::warn!("{error}");
+                    }
+                    return;
+                }
+                // The engine may still be at work on it.
+                Err(error) if error.is_not_found() && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                Err(error) if error.is_not_found() => return,
+                Err(error) => {
+                    log::warn!("container `{name}` may have been left behind: {error}");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl OwnedContainer {
+    /// The container's id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Removes the container, running or not.
+    ///
+    /// # Errors
+    /// When the engine cannot be reached or cannot remove it; it is then left to the next [`sweep`].
+    pub fn remove(mut self) -> Result<()> {
+        self.is_armed = false;
+        self.engine.remove_container(&self.id)
+    }
+
+    /// Lets the container live on, and gives back its id.
+    pub fn keep(mut self) -> String {
+        self.is_armed = false;
+        std::mem::take(&mut self.id)
+    }
+}
+
+impl Drop for OwnedContainer {
+    fn drop(&mut self) {
+        if self.is_armed
+            && let Err(error) = self.engine.remove_container_within(&self.id, DROP_LIMIT)
+        {
+            log::warn!("{error}; the next run will try again");
+        }
+    }
+}
+
+/// Removes the containers meant to live as long as their owner, whose owner is dead, and gives back their names.
+///
+/// `owner` is the process that looks. Any number of sweeps may go on at once: what another one removes is fine. What
+/// cannot be removed is logged, and left to the next.
+///
+/// # Errors
+/// When the engine's containers cannot be listed.
+pub fn sweep(engine: &Engine, owner: &Owner) -> Result<Vec<String>> {
+    let (ours, run) = (format!("{OURS}=1"), format!("{LIFETIME}=run"));
+    let mut removed = Vec::new();
+    for container in engine.list_containers(&[&ours, &run], Scope::All)? {
+        let Some(other) = Owner::from_labels(&container.labels) else { continue };
+        if owner.liveness_of(&other) != Liveness::Dead {
+            continue;
+        }
+        match engine.remove_container(&container.id) {
+            Ok(()) => removed.push(container.names.into_iter().next().unwrap_or(container.id)),
+            Err(error) if error.is_cancelled() || error.is_disconnected() => return Err(error),
+            Err(error) => log::warn!("{error}"),
+        }
+    }
+    Ok(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner() -> Owner {
+        Owner {
+            session: "0123456789abcdef".into(),
+            pid: 4242,
+            start: 9000,
+            boot: "boot-1".into(),
+            pidns: "pid:[1]".into(),
+            host: "lab".into(),
+        }
+    }
+
+    fn judged(change: impl FnOnce(&mut Owner), process: Process) -> Liveness {
+        let mut other = owner();
+        change(&mut other);
+        owner().judge(&other, |pid| {
+            assert_eq!(pid, 4242);
+            process
+        })
+    }
+
+    #[test]
+    fn only_who_can_be_looked_up_is_judged_and_what_is_unknown_is_not_dead() {
+        assert_eq!(judged(|_| (), Process::Started(9000)), Liveness::Alive);
+        assert_eq!(judged(|_| (), Process::Started(9001)), Liveness::Dead);
+        assert_eq!(judged(|_| (), Process::Gone), Liveness::Dead);
+        assert_eq!(judged(|_| (), Process::Hidden), Liveness::Unknown);
+        assert_eq!(judged(|other| other.pidns = "pid:[2]".into(), Process::Gone), Liveness::Unknown);
+        assert_eq!(judged(|other| other.boot = "boot-0".into(), Process::Started(9000)), Liveness::Dead);
+        let elsewhere = |other: &mut Owner| (other.boot, other.host) = ("boot-0".into(), "desk".into());
+        assert_eq!(judged(elsewhere, Process::Gone), Liveness::Unknown);
+        let nameless = Owner { host: "localhost".into(), ..owner() };
+        let other = Owner { boot: "boot-0".into(), ..nameless.clone() };
+        assert_eq!(nameless.judge(&other, |_| Process::Gone), Liveness::Unknown);
+    }
+
+    #[test]
+    fn labels_name_their_owner_and_lifetime() {
+        let kept = Lifetime::Kept { file: "/home/me/deployment.json".into() };
+        for lifetime in [Lifetime::Run, kept] {
+            let labels = owner().labels(&lifetime);
+            assert_eq!(Owner::from_labels(&labels), Some(owner()));
+            assert_eq!(Lifetime::from_labels(&labels), Some(lifetime));
+            for name in [OURS, SESSION, PID, START, BOOT, PIDNS, HOST] {
+                let mut fewer = labels.clone();
+                fewer.remove(name);
+                assert_eq!(Owner::from_labels(&fewer), None, "{name}");
+            }
+        }
+        let labels = owner().labels(&Lifetime::Run);
+        assert_eq!(labels["sebs-lite"], "1");
+        assert_eq!(labels["sebs-lite.lifetime"], "run");
+        assert!(!labels.contains_key("sebs-lite.file"));
+    }
+
+    #[test]
+    fn a_process_is_read_from_its_stat_line_whatever_its_name() {
+        let stat = |state: &str, threads: u32| {
+            format!("42 (a) (b c) {state} 1 42 42 0 -1 4194560 1 0 0 0 5 6 0 0 20 0 {threads} 0 777 1 2")
+        };
+        assert_eq!(process_of_stat(&stat("S", 3)), Process::Started(777));
+        assert_eq!(process_of_stat(&stat("Z", 1)), Process::Gone);
+        assert_eq!(process_of_stat(&stat("Z", 2)), Process::Started(777));
+        assert_eq!(process_of_stat("42 (sh) S 1"), Process::Hidden);
+    }
+
+    #[test]
+    fn this_process_lives_and_has_one_session() {
+        let current = Owner::current().unwrap();
+        assert_eq!(current.liveness_of(&current), Liveness::Alive);
+        assert_eq!(Owner::current().unwrap(), current);
+        assert_eq!(current.session.len(), 16);
+        let older = Owner { start: current.start + 1, ..current.clone() };
+        assert_eq!(current.liveness_of(&older), Liveness::Dead);
+        // Beyond what the kernel gives out (pid_max is 2²² at most).
+        let never = Owner { pid: 1 << 23, ..current.clone() };
+        assert_eq!(current.liveness_of(&never), Liveness::Dead);
+    }
+}

@@ -1,0 +1,150 @@
+//! What the integration tests share: the engine of this machine, and a tiny image made of this machine's own shell.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use sebs_lite::cancel::Cancel;
+use sebs_lite::docker::{BuildOptions, Engine, Scope};
+use sebs_lite::progress::Progress;
+
+/// The engine of this machine; `None` only where `SEBS_LITE_NO_DOCKER=1` asks for tests without one.
+pub(crate) fn engine() -> Option<Engine> {
+    if std::env::var("SEBS_LITE_NO_DOCKER").is_ok_and(|value| value == "1") {
+        eprintln!("SKIPPED: SEBS_LITE_NO_DOCKER=1");
+        return None;
+    }
+    Some(
+        Engine::connect(&Cancel::new()).expect("these tests need a Docker engine (or SEBS_LITE_NO_DOCKER=1)"),
+    )
+}
+
+/// Has this host a Node.js that an image can be made of? A test that needs one says that it is skipped.
+pub(crate) fn has_node() -> bool {
+    let has_node = sebs_lite::runtime::host_interpreters(sebs_lite::faas::Language::Nodejs).next().is_some();
+    if !has_node {
+        eprintln!("SKIPPED: this host has no Node.js");
+    }
+    has_node
+}
+
+/// A name that no other test, of this run or another, has.
+pub(crate) fn unique(prefix: &str) -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    format!("sebs-lite-test-{prefix}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// An image with `/bin/sh`, `sleep`, `yes`, `head` and `cat`, removed when dropped.
+pub(crate) struct TestImage {
+    /// `sebs-lite-test-…:latest`.
+    pub(crate) reference: String,
+    /// `sha256:…`.
+    pub(crate) id: String,
+    engine: Engine,
+}
+
+impl TestImage {
+    pub(crate) fn import(engine: &Engine) -> TestImage {
+        let reference = format!("{}:latest", unique("image"));
+        let changes = [
+            // Makes each image one of its own: equal ones would share an id, and go with the first that is removed.
+            format!("LABEL sebs-lite.test={reference}"),
+            "ENV PATH=/bin".to_string(),
+            "ENV GREETING=hello".to_string(),
+        ];
+        let mut tar = root_folder();
+        let id = engine.import_image(&mut tar, &reference, &changes, &Progress::quiet()).unwrap();
+        TestImage { reference, id, engine: engine.without_cancel() }
+    }
+}
+
+impl Drop for TestImage {
+    fn drop(&mut self) {
+        if let Err(error) = self.engine.remove_image(&self.reference)
+            && !error.is_not_found()
+        {
+            eprintln!("{error}");
+        }
+    }
+}
+
+/// A tar archive of a root folder in which `/bin/sh` works.
+pub(crate) fn root_folder() -> &'static [u8] {
+    static TAR: OnceLock<Vec<u8>> = OnceLock::new();
+    TAR.get_or_init(|| {
+        let mut tar = tar::Builder::new(Vec::new());
+        for (path, source) in files_of(&["sh", "sleep", "yes", "head", "cat"]) {
+            tar.append_path_with_name(source, path.strip_prefix("/").unwrap()).unwrap();
+        }
+        tar.into_inner().unwrap()
+    })
+}
+
+/// Path in the image -> file of this host, for some programs and the libraries that `ldd` names.
+fn files_of(programs: &[&str]) -> BTreeSet<(PathBuf, PathBuf)> {
+    let mut files = BTreeSet::new();
+    for program in programs {
+        let path = Path::new("/bin").join(program);
+        let listed = Command::new("ldd").arg(&path).output().unwrap();
+        let text = String::from_utf8(listed.stdout).unwrap();
+        for library in text.split_whitespace().filter(|word| word.starts_with('/')) {
+            files.insert((library.into(), std::fs::canonicalize(library).unwrap()));
+        }
+        files.insert((path.clone(), std::fs::canonicalize(&path).unwrap()));
+    }
+    files
+}
+
+/// A folder of a test's own, removed when dropped.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn create() -> Folder {
+        let path = std::env::temp_dir().join(unique("folder"));
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Writes a file below it, and gives its path.
+    pub(crate) fn put(&self, path: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.0.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            eprintln!("{}: {error}", self.0.display());
+        }
+    }
+}
+
+/// Builds an image from files, the first of which is its Dockerfile.
+pub(crate) fn build(engine: &Engine, tag: &str, files: &[(&str, &str)]) {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, content) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, name, content.as_bytes()).unwrap();
+    }
+    let context = archive.into_inner().unwrap();
+    let options = BuildOptions { tag: tag.to_string(), ..BuildOptions::default() };
+    engine.build_image(&mut context.as_slice(), &options, &Progress::quiet()).unwrap();
+}
+
+/// The containers whose function has that name.
+pub(crate) fn containers(engine: &Engine, function: &str) -> Vec<String> {
+    let all = engine.list_containers(&["sebs-lite=1"], Scope::All).unwrap();
+    let names = all.into_iter().flat_map(|container| container.names);
+    names.filter(|name| name.starts_with(function)).collect()
+}
