@@ -2,11 +2,13 @@
 
 mod files;
 pub mod cancel;
+pub mod cgroup;
 pub mod clock;
 pub mod docker;
 pub mod error;
 pub mod host;
 pub mod http;
+pub mod probe;
 pub mod progress;
 pub mod stats;
 pub mod units;
