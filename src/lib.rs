@@ -1,11 +1,13 @@
 //! Runs serverless benchmark functions in Docker containers on one Linux machine, and measures them.
 
 mod files;
+pub mod cache;
 pub mod cancel;
 pub mod cgroup;
 pub mod clock;
 pub mod docker;
 pub mod error;
+pub mod faas;
 pub mod host;
 pub mod http;
 pub mod probe;

@@ -1,0 +1,335 @@
+//! What one invocation gave: its times, what it used, and what the function answered.
+//!
+//! The shape is SeBS's; what is ours stands under `invocation`. SeBS's own integer keys write 0 where a value is
+//! absent, and such a 0 is read as absent.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use crate::error::{Error, Result};
+
+/// One invocation, served or failed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExecutionResult {
+    /// The function server's id of the request; empty where none came.
+    pub request_id: String,
+    /// When it took place, seen from the client and from the server.
+    pub times: ExecutionTimes,
+    /// What the platform says of its times.
+    pub provider_times: ProviderTimes,
+    /// Cold or warm, served or failed.
+    pub stats: ExecutionStats,
+    /// What a cloud would charge for.
+    pub billing: ExecutionBilling,
+    /// The server's whole reply, byte for byte; `{"result": {}}` where none came.
+    pub output: Box<RawValue>,
+    /// What SeBS has no key for.
+    #[serde(default)]
+    pub invocation: Invocation,
+}
+
+/// Times of an invocation. SeBS mixes units here: integers are µs, the two of HTTP are seconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ExecutionTimes {
+    /// µs from before the connection was asked for until the last byte came.
+    pub client: u64,
+    /// Before the connection was asked for: RFC 3339 in UTC, with six digits.
+    pub client_begin: String,
+    /// After the last byte came.
+    pub client_end: String,
+    /// µs from the server's `begin` to its `end`: the handler, and for SeBS's Python server the import.
+    #[serde(with = "zero_is_absent")]
+    pub benchmark: Option<u64>,
+    /// µs that the import of the function's code took; absent where it was imported before.
+    #[serde(with = "zero_is_absent")]
+    pub initialization: Option<u64>,
+    /// Seconds until the request could be sent.
+    pub http_startup: f64,
+    /// Seconds until the first byte of the answer had come; absent where none came.
+    pub http_first_byte_return: Option<f64>,
+}
+
+/// What the platform says of its times.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProviderTimes {
+    /// µs.
+    #[serde(with = "zero_is_absent")]
+    pub initialization: Option<u64>,
+    /// µs.
+    #[serde(with = "zero_is_absent")]
+    pub execution: Option<u64>,
+}
+
+/// What an invocation was, and used.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ExecutionStats {
+    /// Was it the first that its instance served?
+    pub cold_start: bool,
+    /// Did it fail? `invocation.error` says why.
+    pub failure: bool,
+    /// Its peak of memory in MB of 10⁶ bytes.
+    pub memory_used: Option<f64>,
+}
+
+/// What a cloud would charge for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ExecutionBilling {
+    /// MB.
+    #[serde(rename = "_memory")]
+    pub memory: Option<u64>,
+    /// ms.
+    #[serde(rename = "_billed_time")]
+    pub billed_time: Option<u64>,
+    /// Memory in GB times seconds; 0 where it is not known.
+    #[serde(rename = "_gb_seconds")]
+    pub gb_seconds: f64,
+}
+
+/// What SeBS has no key for; what is not known is absent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Invocation {
+    /// µs in the handler alone, by the server's monotonic clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handler_us: Option<u64>,
+    /// µs of processor time that the server's process used in the handler.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_us: Option<u64>,
+    /// The instance that served it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance_id: Option<String>,
+    /// Was the connection one that an earlier invocation had left open?
+    pub reused_connection: bool,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The judgement of the benchmark's own validator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Validation>,
+}
+
+/// What a benchmark's own validator says of an output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "verdict", content = "reason")]
+pub enum Validation {
+    /// The output is what the input asks for.
+    Valid,
+    /// It is not, and why.
+    Invalid(String),
+    /// The benchmark has no validator.
+    NotValidated,
+}
+
+impl ExecutionResult {
+    /// An invocation of which nothing is known yet.
+    pub fn empty() -> ExecutionResult {
+        ExecutionResult {
+            request_id: String::new(),
+            times: ExecutionTimes::default(),
+            provider_times: ProviderTimes::default(),
+            stats: ExecutionStats::default(),
+            billing: ExecutionBilling::default(),
+            output: no_output(),
+            invocation: Invocation::default(),
+        }
+    }
+
+    /// Takes in what the function server replied with status 200: its times, its flag, and the output.
+    ///
+    /// SeBS's servers are understood too: no keys of ours, and JSON under `body`.
+    ///
+    /// # Errors
+    /// The reply is no JSON object, or has no `request_id` or no `is_cold`: the invocation failed.
+    pub fn parse_reply(&mut self, reply: &[u8]) -> Result<()> {
+        let text = std::str::from_utf8(reply)
+            .map_err(|_| Error::new(format!("the reply is not UTF-8: {}", excerpt(reply))))?;
+        let raw: Box<RawValue> = serde_json::from_str(text)
+            .map_err(|error| Error::new(format!("the reply is not JSON ({error}): {}", excerpt(reply))))?;
+        let raw = unwrap_body(raw);
+        let parsed: Reply<'_> = serde_json::from_str(raw.get())
+            .map_err(|_| Error::new(format!("the reply is not a JSON object: {}", excerpt(reply))))?;
+        let incomplete =
+            || Error::new(format!("the reply has no `request_id` or no `is_cold`: {}", excerpt(reply)));
+        self.request_id = parsed.request_id.ok_or_else(incomplete)?;
+        self.stats.cold_start = parsed.is_cold.ok_or_else(incomplete)?;
+        let epoch_us = |time: Option<&RawValue>| time.and_then(|time| decimal_us(time.get()));
+        self.times.benchmark =
+            epoch_us(parsed.end).zip(epoch_us(parsed.begin)).and_then(|(end, begin)| end.checked_sub(begin));
+        self.times.initialization = parsed.init_us.filter(|us| *us > 0);
+        self.invocation.handler_us = parsed.handler_us;
+        self.invocation.cpu_us = parsed.cpu_us;
+        self.output = raw;
+        Ok(())
+    }
+
+    /// The handler's own return value, as JSON; `None` where none came.
+    pub fn handler_output(&self) -> Option<&RawValue> {
+        #[derive(Deserialize)]
+        struct Outer<'a> {
+            #[serde(borrow)]
+            result: Inner<'a>,
+        }
+        #[derive(Deserialize)]
+        struct Inner<'a> {
+            #[serde(borrow)]
+            output: &'a RawValue,
+        }
+        serde_json::from_str::<Outer<'_>>(self.output.get()).ok().map(|reply| reply.result.output)
+    }
+
+    /// Marks the invocation as failed, and why.
+    pub fn fail(&mut self, reason: impl Into<String>) {
+        self.stats.failure = true;
+        self.invocation.error = Some(reason.into());
+    }
+}
+
+/// What the function server replies, as far as it is looked into.
+#[derive(Deserialize)]
+struct Reply<'a> {
+    request_id: Option<String>,
+    is_cold: Option<bool>,
+    #[serde(borrow)]
+    begin: Option<&'a RawValue>,
+    #[serde(borrow)]
+    end: Option<&'a RawValue>,
+    init_us: Option<u64>,
+    handler_us: Option<u64>,
+    cpu_us: Option<u64>,
+}
+
+/// The JSON that some of SeBS's servers put under `body`, as an object or as text.
+fn unwrap_body(raw: Box<RawValue>) -> Box<RawValue> {
+    #[derive(Deserialize)]
+    struct Wrapped<'a> {
+        #[serde(borrow)]
+        body: &'a RawValue,
+    }
+    let Ok(Wrapped { body }) = serde_json::from_str(raw.get()) else { return raw };
+    let text = serde_json::from_str::<String>(body.get()).unwrap_or_else(|_| body.get().to_string());
+    RawValue::from_string(text).unwrap_or(raw)
+}
+
+/// What `output` holds where no reply came.
+fn no_output() -> Box<RawValue> {
+    RawValue::from_string(r#"{"result": {}}"#.to_string()).expect("this is JSON")
+}
+
+/// The start of a reply, for an error's text.
+fn excerpt(reply: &[u8]) -> String {
+    const LENGTH: usize = 200;
+    let text = String::from_utf8_lossy(&reply[..reply.len().min(LENGTH)]).replace(['\n', '\r'], " ");
+    if reply.is_empty() {
+        "it is empty".to_string()
+    } else if reply.len() > LENGTH {
+        format!("`{text}…`")
+    } else {
+        format!("`{text}`")
+    }
+}
+
+/// µs of a number of seconds written as a decimal, with or without quotes: `"1700000000.123456"`. Digits beyond the
+/// sixth are cut off; no floating-point number is in between, which could not hold them.
+fn decimal_us(json: &str) -> Option<u64> {
+    let text = json.trim_matches('"');
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let digits: String = fraction.chars().chain(std::iter::repeat('0')).take(6).collect();
+    whole.parse::<u64>().ok()?.checked_mul(1_000_000)?.checked_add(digits.parse().ok()?)
+}
+
+/// SeBS's way to write an absent integer.
+mod zero_is_absent {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(value: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(value.unwrap_or(0))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+        Ok(Option::<u64>::deserialize(deserializer)?.filter(|value| *value != 0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REPLY: &str = r#"{"begin": "1700000000.999999", "end": "1700000001.000101", "request_id": "r-1",
+        "is_cold": true, "result": {"output": {"result": 12345678901234567890123}}, "init_us": 900,
+        "handler_us": 100, "cpu_us": 90, "container_id": "c"}"#;
+
+    #[test]
+    fn our_servers_reply_is_taken_in_without_a_digit_lost() {
+        let mut result = ExecutionResult::empty();
+        result.parse_reply(REPLY.as_bytes()).unwrap();
+        assert_eq!(result.request_id, "r-1");
+        assert!(result.stats.cold_start && !result.stats.failure);
+        assert_eq!(result.times.benchmark, Some(102));
+        assert_eq!(result.times.initialization, Some(900));
+        assert_eq!(result.invocation.handler_us, Some(100));
+        assert_eq!(result.handler_output().unwrap().get(), r#"{"result": 12345678901234567890123}"#);
+        let text = serde_json::to_string(&result).unwrap();
+        assert!(text.contains("12345678901234567890123"));
+        let again: ExecutionResult = serde_json::from_str(&text).unwrap();
+        assert_eq!(again.times, result.times);
+        assert_eq!(again.output.get(), result.output.get());
+    }
+
+    #[test]
+    fn sebs_servers_are_understood() {
+        let node =
+            br#"{"body": "{\"begin\": \"1700000000.120\", \"end\": 1700000001.1, \"request_id\": \"n\", \"is_cold\": false, \"result\": {\"output\": 1}}"}"#;
+        let mut result = ExecutionResult::empty();
+        result.parse_reply(node).unwrap();
+        assert_eq!(result.times.benchmark, Some(980_000));
+        assert_eq!(result.invocation.handler_us, None);
+        assert_eq!(result.handler_output().unwrap().get(), "1");
+        let wrapped = br#"{"body": {"request_id": "o", "is_cold": false}}"#;
+        result.parse_reply(wrapped).unwrap();
+        assert_eq!(result.request_id, "o");
+    }
+
+    #[test]
+    fn a_reply_that_is_not_one_says_what_came_instead() {
+        for (reply, reason) in [
+            (&b"<html>Internal error</html>"[..], "<html>Internal error"),
+            (b"", "it is empty"),
+            (b"[1]", "not a JSON object"),
+            (br#"{"result": "boom"}"#, "`request_id`"),
+            (b"\xff\xfe", "not UTF-8"),
+        ] {
+            let error = ExecutionResult::empty().parse_reply(reply).unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn absent_numbers_are_written_the_way_sebs_does() {
+        let mut result = ExecutionResult::empty();
+        result.fail("timed out after 10 s");
+        let json = serde_json::to_value(&result).unwrap();
+        assert_eq!(json["times"]["benchmark"], 0);
+        assert_eq!(json["billing"]["_memory"], serde_json::Value::Null);
+        assert_eq!(json["stats"]["memory_used"], serde_json::Value::Null);
+        assert_eq!(json["invocation"]["error"], "timed out after 10 s");
+        assert_eq!(json["output"], serde_json::json!({"result": {}}));
+    }
+
+    #[test]
+    fn decimals_are_read_exactly() {
+        assert_eq!(decimal_us("\"1700000000.123456\""), Some(1_700_000_000_123_456));
+        assert_eq!(decimal_us("1700000000"), Some(1_700_000_000_000_000));
+        assert_eq!(decimal_us("\"1.5\""), Some(1_500_000));
+        assert_eq!(decimal_us("\"1.1234569\""), Some(1_123_456));
+        assert_eq!(decimal_us("\"-1.5\""), None);
+        assert_eq!(decimal_us("\"now\""), None);
+        assert_eq!(decimal_us("\"1.+5\""), None);
+    }
+}
