@@ -12,6 +12,7 @@ pub mod host;
 pub mod http;
 pub mod probe;
 pub mod progress;
+pub mod runtime;
 pub mod stats;
 pub mod units;
 
