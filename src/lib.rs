@@ -1,6 +1,7 @@
 //! Runs serverless benchmark functions in Docker containers on one Linux machine, and measures them.
 
 mod files;
+pub mod benchmark;
 pub mod cache;
 pub mod cancel;
 pub mod cgroup;
@@ -15,5 +16,6 @@ pub mod progress;
 pub mod runtime;
 pub mod stats;
 pub mod units;
+mod suite;
 
 pub use error::{Error, Result};
