@@ -1,0 +1,170 @@
+//! The configuration file: what an experiment is to be run with, in SeBS's words, every key optional.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::{Context, Error, Result};
+use crate::faas::{Architecture, FunctionConfig, Runtime};
+use crate::files;
+
+/// What `--config` names, as far as it is understood here; other keys are left alone.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Configuration {
+    /// How to run.
+    #[serde(default)]
+    pub experiments: ExperimentChoices,
+    /// Where to run.
+    #[serde(default)]
+    pub deployment: DeploymentChoices,
+}
+
+/// How to run; what is `None` is left to the program.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct ExperimentChoices {
+    /// Build the code package even if nothing changed?
+    pub update_code: Option<bool>,
+    /// Upload input data even if they are there?
+    pub update_storage: Option<bool>,
+    /// Download what the function stored?
+    pub download_results: Option<bool>,
+    /// The architecture to build for.
+    pub architecture: Option<Architecture>,
+    /// `package` or `container`.
+    pub system_variant: Option<String>,
+    /// The older word for `"system_variant": "container"`.
+    pub container_deployment: Option<bool>,
+    /// What to run on.
+    #[serde(default)]
+    pub runtime: RuntimeChoices,
+}
+
+/// What to run on.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct RuntimeChoices {
+    /// Name of the language, which need not be one that is supported here: a flag may choose another.
+    pub language: Option<String>,
+    /// Version of the language.
+    pub version: Option<String>,
+    /// Variant of the benchmark's code.
+    #[serde(rename = "language-variant")]
+    pub variant: Option<String>,
+}
+
+/// Where to run.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct DeploymentChoices {
+    /// Name of the platform.
+    pub name: Option<String>,
+}
+
+impl Configuration {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// A usage error that names the file, and for a wrong value the line and column it stands at.
+    pub fn read(path: &Path) -> Result<Configuration> {
+        let text = files::read_text(path).map_err(|error| Error::usage(error.to_string()))?;
+        let parsed = serde_json::from_str(&text).map_err(|error| Error::usage(error.to_string()));
+        parsed.context(|| format!("failed to read the configuration `{}`", path.display()))
+    }
+
+    /// Is the function to be baked into an image, by either word for it?
+    pub fn wants_container(&self) -> bool {
+        match &self.experiments.system_variant {
+            Some(variant) => variant == "container",
+            None => self.experiments.container_deployment == Some(true),
+        }
+    }
+}
+
+/// What an experiment was run with, as a result file holds it: SeBS's own reader asks for each of these keys.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ResultConfig {
+    /// Where it ran.
+    pub deployment: Value,
+    /// How it ran.
+    pub experiments: ExperimentSettings,
+    /// What the function's instances were given, and how they were invoked.
+    #[serde(default)]
+    pub function: Option<FunctionSettings>,
+}
+
+/// What the function's instances were given, and how they were invoked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FunctionSettings {
+    /// Its limits, as they were in force.
+    pub limits: FunctionConfig,
+    /// SHA-256 of the code package.
+    pub code_package_hash: String,
+    /// Names of the environment variables it was given; their values may be secrets.
+    pub environment_names: Vec<String>,
+    /// Did its containers have all capabilities?
+    pub privileged: bool,
+    /// Was one connection used for all invocations, rather than one for each?
+    pub keep_alive: bool,
+    /// How many invocations came before those recorded.
+    pub warmup: u32,
+}
+
+/// How an experiment was run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExperimentSettings {
+    /// Was the code package built even if nothing had changed?
+    pub update_code: bool,
+    /// Were input data uploaded even if they were there?
+    pub update_storage: bool,
+    /// Was what the function stored downloaded?
+    pub download_results: bool,
+    /// Was the function baked into an image?
+    pub container_deployment: bool,
+    /// `package` or `container`.
+    pub system_variant: String,
+    /// The architecture it was built for.
+    pub architecture: Architecture,
+    /// What it ran on.
+    pub runtime: Runtime,
+    /// Switches of single experiments; none are known.
+    #[serde(default)]
+    pub flags: Value,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::{Access, TempFolder};
+
+    fn read(text: &str) -> Result<Configuration> {
+        let folder = TempFolder::create().unwrap();
+        let path = folder.path().join("config.json");
+        files::write(&path, text.as_bytes(), Access::Everyone).unwrap();
+        Configuration::read(&path)
+    }
+
+    #[test]
+    fn a_configuration_of_sebs_is_read_and_what_is_unknown_left_alone() {
+        let configuration = read(
+            r#"{"experiments": {"deployment": "local", "update_code": false, "architecture": "x64",
+                 "container_deployment": true, "runtime": {"language": "python", "version": "3.9"},
+                 "type": "invocation-overhead", "perf-cost": {"benchmark": "110.dynamic-html"}},
+                 "deployment": {"name": "local", "aws": {"region": "us-east-1"}, "local": {"storage": {}}}}"#,
+        )
+        .unwrap();
+        assert_eq!(configuration.experiments.update_code, Some(false));
+        assert_eq!(configuration.experiments.runtime.language.as_deref(), Some("python"));
+        assert!(configuration.wants_container());
+        assert_eq!(configuration.deployment.name.as_deref(), Some("local"));
+        assert!(!read("{}").unwrap().wants_container());
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_its_place() {
+        let wrong = read("{\"experiments\": {\n\"update_code\": \"yes\"}}").unwrap_err();
+        assert!(wrong.is_usage());
+        assert!(wrong.to_string().contains("config.json") && wrong.to_string().contains("line 2"), "{wrong}");
+        let unknown = read(r#"{"experiments": {"architecture": "mips"}}"#).unwrap_err().to_string();
+        assert!(unknown.contains("mips") && unknown.contains("x64"), "{unknown}");
+        assert!(Configuration::read(Path::new("/no/such/file")).unwrap_err().is_usage());
+    }
+}

@@ -1,0 +1,545 @@
+//! The local platform: functions run in Docker containers on this machine.
+
+mod container;
+mod prepare;
+mod trigger;
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::cache::{Cache, FunctionKey};
+use crate::cancel::Cancel;
+use crate::docker::{ContainerInspect, Engine, Lifetime, OwnedContainer, Owner};
+use crate::error::{Error, Result};
+use crate::faas::{
+    CodePackage, ExecutionResult, Function, FunctionConfig, Instance, Language, System, Trigger, TriggerType,
+};
+use crate::files::{self, Access};
+use crate::host;
+use crate::units::Bytes;
+
+use container::{InstanceRequest, Starter};
+
+pub use container::{AddressMode, DEFAULT_PORT};
+pub use prepare::{BuildChoices, Prepared, prepare};
+pub use trigger::{Failure, HttpTrigger, PendingInvocation, TriggerOptions};
+
+/// How functions are run.
+#[derive(Clone, Debug)]
+pub struct LocalOptions {
+    /// Are new functions meant to outlive the command? [`Local::keep`] then records them.
+    pub keep: bool,
+    /// Where instances are invoked.
+    pub address: AddressMode,
+    /// The port of 127.0.0.1 that an instance is published at; `None`: the engine chooses a free one.
+    pub host_port: Option<u16>,
+    /// How long an instance may take until its server answers.
+    pub start_timeout: Duration,
+    /// Is the connection of one invocation left open for the next? SeBS opens one for each.
+    pub keeps_connection: bool,
+    /// The most bytes that a payload or an answer may have.
+    pub max_payload: Bytes,
+    /// Environment of the function, beside what the function server is told.
+    pub env: Vec<(String, String)>,
+    /// Are containers privileged, as SeBS's are, so that functions may read performance counters?
+    pub privileged: bool,
+    /// The folder for what functions print, a file an instance; `None`: it is dropped.
+    pub logs: Option<PathBuf>,
+}
+
+impl Default for LocalOptions {
+    fn default() -> LocalOptions {
+        LocalOptions {
+            keep: false,
+            address: AddressMode::Auto,
+            host_port: None,
+            start_timeout: Duration::from_secs(60),
+            keeps_connection: false,
+            max_payload: Bytes(256 << 20),
+            env: Vec::new(),
+            privileged: false,
+            logs: None,
+        }
+    }
+}
+
+impl LocalOptions {
+    /// Is a container, which an earlier command started, one that these options would have led to?
+    fn hold_for(&self, container: &ContainerInspect) -> bool {
+        let has = |name: &str, value: &str| {
+            container.config.env.iter().any(|known| known.strip_prefix(name) == Some(&format!("={value}")))
+        };
+        let payload = self.max_payload.0.to_string();
+        let published = container::published_address(container).map(|address| address.port());
+        self.privileged == container.host_config.privileged
+            && self.env.iter().all(|(name, value)| has(name, value))
+            && has(container::MAX_PAYLOAD, &payload)
+            && match self.address {
+                AddressMode::Auto => true,
+                AddressMode::Bridge => published.is_none(),
+                AddressMode::Published => published.is_some(),
+            }
+            && self.host_port.is_none_or(|port| published == Some(port))
+    }
+}
+
+/// The local platform, and the instances it runs. Dropping it removes what was not kept; [`System::shutdown`] does the
+/// same and reports errors.
+#[derive(Debug)]
+pub struct Local {
+    engine: Engine,
+    cache: Cache,
+    cancel: Cancel,
+    options: LocalOptions,
+    owner: Owner,
+    is_rootless: bool,
+    has_selinux: bool,
+    functions: HashMap<String, Deployed>,
+    instances: HashMap<String, LiveInstance>,
+    /// Names of the functions that an earlier command kept.
+    kept: HashSet<String>,
+    has_warned_of_server: bool,
+}
+
+/// What a further instance of a function is started from.
+#[derive(Clone, Debug)]
+struct Deployed {
+    package: CodePackage,
+    config: FunctionConfig,
+}
+
+/// An instance that is thought to live.
+#[derive(Debug)]
+struct LiveInstance {
+    function: String,
+    trigger: HttpTrigger,
+    /// Has it been invoked, so that it is warm?
+    is_invoked: bool,
+    /// `None`: an earlier command kept it, and its removal is not ours.
+    container: Option<OwnedContainer>,
+}
+
+impl Local {
+    /// The local platform on an engine. What commands that were killed left behind is removed first.
+    ///
+    /// # Errors
+    /// The engine does not answer. A sweep that fails is logged only.
+    pub fn new(engine: Engine, cache: Cache, options: LocalOptions, cancel: &Cancel) -> Result<Local> {
+        let owner = Owner::current()?;
+        let info = engine.info()?;
+        remove_left_behind(&engine, &owner)?;
+        let has_option = |name: &str| info.security_options.iter().any(|option| option.contains(name));
+        let is_rootless = info.is_rootless();
+        let mut options = options;
+        if options.host_port.is_some() {
+            options.address = AddressMode::Published;
+        }
+        let is_elsewhere = is_rootless || info.operating_system.contains("Docker Desktop") || host::is_wsl();
+        if options.address == AddressMode::Auto && is_elsewhere {
+            log::info!("the engine's bridge is not on this host: instances are published on 127.0.0.1");
+            options.address = AddressMode::Published;
+        }
+        Ok(Local {
+            has_selinux: has_option("name=selinux"),
+            engine,
+            cache,
+            cancel: cancel.clone(),
+            options,
+            owner,
+            is_rootless,
+            functions: HashMap::new(),
+            instances: HashMap::new(),
+            kept: HashSet::new(),
+            has_warned_of_server: false,
+        })
+    }
+
+    /// Lets a function outlive the command: it is recorded in the cache, and its instances are not removed.
+    ///
+    /// # Errors
+    /// The record could not be written; the instances are then removed as if the function had not been kept.
+    pub fn keep(&mut self, function: &Function) -> Result<()> {
+        if !self.kept.contains(&function.name) && self.cache.function(&self.key(function))?.is_some() {
+            log::warn!(
+                "another command has kept a function `{}` meanwhile: this one's is removed",
+                function.name
+            );
+            return Ok(());
+        }
+        self.record(function)?;
+        for instance in &function.instances {
+            if let Some(container) =
+                self.instances.get_mut(&instance.instance_id).and_then(|live| live.container.take())
+            {
+                container.keep();
+            }
+        }
+        Ok(())
+    }
+
+    /// Was this function kept by an earlier command, or is it by this one?
+    pub fn is_kept(&self, function: &Function) -> bool {
+        self.options.keep || self.kept.contains(&function.name)
+    }
+
+    fn record(&mut self, function: &Function) -> Result<()> {
+        let record = serde_json::to_value(function).expect("a function is made of text and numbers");
+        self.cache.put_function(&self.key(function), record)?;
+        self.kept.insert(function.name.clone());
+        Ok(())
+    }
+
+    fn key<'a>(&self, function: &'a Function) -> FunctionKey<'a> {
+        FunctionKey {
+            benchmark: &function.benchmark,
+            platform: "local",
+            language: function.config.runtime.language.name(),
+            name: &function.name,
+        }
+    }
+
+    fn start_instance(&mut self, name: &str, deployed: &Deployed) -> Result<Instance> {
+        let lifetime = if self.options.keep || self.kept.contains(name) {
+            Lifetime::Kept { file: self.cache.record_file(&deployed.package.benchmark) }
+        } else {
+            Lifetime::Run
+        };
+        let mut request = InstanceRequest {
+            function_name: name,
+            package: &deployed.package.location,
+            image_id: &deployed.package.image_id,
+            config: &deployed.config,
+            lifetime: &lifetime,
+            address: self.options.address,
+        };
+        let starter = Starter {
+            engine: &self.engine,
+            owner: &self.owner,
+            options: &self.options,
+            cancel: &self.cancel,
+            is_rootless: self.is_rootless,
+            has_selinux: self.has_selinux,
+        };
+        let started = match starter.start(&request) {
+            Err(error) if error.is_not_found() && request.address == AddressMode::Auto => {
+                log::info!("{error}: publishing it on 127.0.0.1 instead");
+                request.address = AddressMode::Published;
+                starter.start(&request).inspect(|_| self.options.address = AddressMode::Published)
+            }
+            outcome => outcome,
+        };
+        let started =
+            started.map_err(|error| error.context(format!("failed to start an instance of `{name}`")))?;
+        let id = started.container.id().to_string();
+        log::info!("instance {} of `{name}` answers at {}", short(&id), started.address);
+        let trigger = self.trigger(started.address, &deployed.config);
+        let live = LiveInstance {
+            function: name.to_string(),
+            trigger,
+            is_invoked: false,
+            container: Some(started.container),
+        };
+        self.instances.insert(id.clone(), live);
+        Ok(Instance { instance_id: id, url: started.address.to_string(), port: started.address.port() })
+    }
+
+    fn trigger(&self, address: SocketAddr, config: &FunctionConfig) -> HttpTrigger {
+        let options = TriggerOptions {
+            timeout: (config.timeout > 0).then(|| Duration::from_secs(config.timeout)),
+            keeps_connection: self.options.keeps_connection,
+            max_payload: self.options.max_payload,
+        };
+        HttpTrigger::new(address, options, &self.cancel)
+    }
+
+    /// Swaps all instances of a function for one that runs `deployed`, and only then retires the old ones, unless both
+    /// are to have the same port.
+    fn replace_instances(&mut self, function: &mut Function, deployed: Deployed) -> Result<()> {
+        if self.options.host_port.is_some() {
+            for instance in std::mem::take(&mut function.instances) {
+                self.retire(&instance.instance_id)?;
+            }
+        }
+        let instance = self.start_instance(&function.name, &deployed)?;
+        let retired = std::mem::replace(&mut function.instances, vec![instance]);
+        function.code_package_hash = deployed.package.hash.clone();
+        function.config = deployed.config.clone();
+        self.functions.insert(function.name.clone(), deployed);
+        self.renew_triggers(function);
+        if self.kept.contains(&function.name) {
+            self.keep(function)?;
+        }
+        for instance in retired {
+            self.retire(&instance.instance_id)?;
+        }
+        Ok(())
+    }
+
+    fn renew_triggers(&self, function: &mut Function) {
+        let url = function.instances.first().map(|instance| instance.url.clone()).unwrap_or_default();
+        for trigger in &mut function.triggers {
+            trigger.url.clone_from(&url);
+        }
+    }
+
+    /// Removes an instance, after its log has been saved.
+    fn retire(&mut self, id: &str) -> Result<()> {
+        let engine = self.engine.without_cancel();
+        let live = self.instances.remove(id);
+        if let Some(mut live) = live {
+            // A socket that outlives its container stalls the next one that is given the same address.
+            live.trigger.close();
+            // The log of a function that prints without end has one only when the function has.
+            if let Err(error) = engine.kill_container(id, "SIGKILL") {
+                log::debug!("{error}");
+            }
+            self.save_log(&live.function, id);
+            if let Some(container) = live.container {
+                return container.remove();
+            }
+        }
+        engine.remove_container(id)
+    }
+
+    /// Writes what an instance printed to its file; a log that cannot be had costs no result.
+    fn save_log(&self, function: &str, id: &str) {
+        let Some(folder) = &self.options.logs else { return };
+        let path = folder.join(format!("{}-{}.log", container::plain_name(function), short(id)));
+        let saved = self.engine.without_cancel().container_logs(id, None).and_then(|logs| {
+            let text = logs.combined();
+            if text.is_empty() {
+                return Ok(());
+            }
+            text.lines().for_each(|line| log::debug!("{}: {line}", short(id)));
+            log::info!("what instance {} printed is in `{}`", short(id), path.display());
+            files::write(&path, text.as_bytes(), Access::Everyone)
+        });
+        if let Err(error) = saved {
+            log::warn!("failed to save the log of instance {}: {error}", short(id));
+        }
+    }
+
+    /// SeBS's Python server encloses the import of the function, not its handler: its `benchmark` is no handler time.
+    fn warn_of_server(&mut self, result: &ExecutionResult, language: Language) {
+        let is_sebs = !result.stats.failure && result.invocation.handler_us.is_none();
+        if is_sebs && language == Language::Python && !self.has_warned_of_server {
+            self.has_warned_of_server = true;
+            log::warn!(
+                "the image's function server does not time the handler: `benchmark` is the time of the import, and \
+                 no invocation is known to be cold"
+            );
+        }
+    }
+
+    /// The instance to invoke next: the function's own, or a new one where that died.
+    fn instance_for(&mut self, function: &mut Function) -> Result<String> {
+        if let Some(instance) = function.instances.first() {
+            return Ok(instance.instance_id.clone());
+        }
+        let deployed = self.functions.get(&function.name).cloned().ok_or_else(|| {
+            Error::new(format!(
+                "function `{}` is not deployed here: ask `get_function` for it",
+                function.name
+            ))
+        })?;
+        let instance = self.start_instance(&function.name, &deployed)?;
+        let id = instance.instance_id.clone();
+        function.instances.push(instance);
+        self.renew_triggers(function);
+        if self.kept.contains(&function.name) {
+            self.keep(function)?;
+        }
+        Ok(id)
+    }
+}
+
+impl System for Local {
+    fn name(&self) -> &'static str {
+        "local"
+    }
+
+    fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    fn description(&self) -> Value {
+        json!({"name": "local", "region": "", "resources": {"allocated_ports": []}})
+    }
+
+    fn create_function(
+        &mut self,
+        package: &CodePackage,
+        name: &str,
+        config: &FunctionConfig,
+    ) -> Result<Function> {
+        let deployed = Deployed { package: package.clone(), config: config.clone() };
+        let instance = self.start_instance(name, &deployed)?;
+        self.functions.insert(name.to_string(), deployed);
+        Ok(Function {
+            name: name.to_string(),
+            benchmark: package.benchmark.clone(),
+            code_package_hash: package.hash.clone(),
+            config: config.clone(),
+            instances: vec![instance],
+            triggers: Vec::new(),
+            updated_code: false,
+        })
+    }
+
+    fn cached_function(&mut self, function: &mut Function, package: &CodePackage) -> Result<bool> {
+        let mut living = Vec::new();
+        for instance in std::mem::take(&mut function.instances) {
+            let is_running = match self.engine.inspect_container(&instance.instance_id) {
+                Ok(inspected) if inspected.state.running && !self.options.hold_for(&inspected) => {
+                    log::info!("function `{}` is there with other options: starting it anew", function.name);
+                    self.retire(&instance.instance_id)?;
+                    self.kept.insert(function.name.clone());
+                    false
+                }
+                Ok(inspected) if !inspected.state.running || inspected.state.paused => {
+                    log::info!(
+                        "an instance of `{}` is {}: removing it",
+                        function.name,
+                        inspected.state.status
+                    );
+                    self.retire(&instance.instance_id)?;
+                    false
+                }
+                Ok(_) => true,
+                Err(error) if error.is_not_found() => false,
+                Err(error) => return Err(error),
+            };
+            let Some(address) = instance.url.parse().ok().filter(|_| is_running) else { continue };
+            let live = LiveInstance {
+                function: function.name.clone(),
+                trigger: self.trigger(address, &function.config),
+                is_invoked: true,
+                container: None,
+            };
+            self.instances.insert(instance.instance_id.clone(), live);
+            living.push(instance);
+        }
+        function.instances = living;
+        if function.instances.is_empty() {
+            self.cache.remove_function(&self.key(function))?;
+            return Ok(false);
+        }
+        self.kept.insert(function.name.clone());
+        let deployed = Deployed { package: package.clone(), config: function.config.clone() };
+        self.functions.insert(function.name.clone(), deployed);
+        Ok(true)
+    }
+
+    fn update_function(
+        &mut self,
+        function: &mut Function,
+        package: &CodePackage,
+        config: &FunctionConfig,
+    ) -> Result<()> {
+        let deployed = Deployed { package: package.clone(), config: config.clone() };
+        self.replace_instances(function, deployed)
+    }
+
+    fn update_function_configuration(
+        &mut self,
+        function: &mut Function,
+        package: &CodePackage,
+        config: &FunctionConfig,
+    ) -> Result<()> {
+        self.update_function(function, package, config)
+    }
+
+    fn create_trigger(&mut self, function: &mut Function, kind: TriggerType) -> Result<()> {
+        if kind != TriggerType::Http {
+            return Err(Error::usage(format!(
+                "trigger `{kind}` is not supported on the local platform: it has `HTTP` alone"
+            )));
+        }
+        function.triggers.push(Trigger { kind, url: String::new() });
+        self.renew_triggers(function);
+        Ok(())
+    }
+
+    fn invoke(&mut self, function: &mut Function, payload: &str) -> Result<ExecutionResult> {
+        self.cancel.check()?;
+        let id = self.instance_for(function)?;
+        let live = self
+            .instances
+            .get_mut(&id)
+            .ok_or_else(|| Error::new(format!("instance {} is not run by this platform", short(&id))))?;
+        let address = live.trigger.address();
+        let is_first = !std::mem::replace(&mut live.is_invoked, true);
+        let (mut result, failure) = live.trigger.sync_invoke(payload)?;
+        result.invocation.instance_id = Some(id.clone());
+        if result.stats.failure && result.request_id.is_empty() {
+            // The server could not say so.
+            result.stats.cold_start = is_first;
+        }
+        self.warn_of_server(&result, function.config.runtime.language);
+        let cause = match failure {
+            None | Some(Failure::Answered) => return Ok(result),
+            Some(Failure::TimedOut) => None,
+            Some(Failure::Disconnected) => match container::cause_of_death(
+                &self.engine,
+                &self.cancel,
+                &id,
+                address,
+                function.config.memory,
+            ) {
+                Ok(None) => return Ok(result),
+                Ok(cause) => cause,
+                Err(error) if error.is_cancelled() => return Err(error),
+                // The invocation failed, and is recorded, even where nobody can say why.
+                Err(error) => {
+                    log::warn!("{error}");
+                    return Ok(result);
+                }
+            },
+        };
+        if let Some(cause) = cause {
+            result.fail(cause);
+        }
+        // Its handler is still at work, or it is dead: the next invocation gets an instance of its own.
+        function.instances.retain(|instance| instance.instance_id != id);
+        if let Err(error) = self.retire(&id) {
+            log::warn!("failed to remove instance {}: {error}", short(&id));
+        }
+        Ok(result)
+    }
+
+    fn shutdown(&mut self) -> Result<()> {
+        let mut outcome = Ok(());
+        let ids: Vec<String> = self.instances.keys().cloned().collect();
+        for id in ids {
+            let is_ours = self.instances.get(&id).is_some_and(|live| live.container.is_some());
+            let done = if is_ours {
+                self.retire(&id)
+            } else {
+                self.instances.remove(&id).into_iter().for_each(|live| self.save_log(&live.function, &id));
+                Ok(())
+            };
+            outcome = outcome.and(done);
+        }
+        outcome
+    }
+}
+
+/// Removes the containers that killed commands left. That this fails is no reason not to go on.
+fn remove_left_behind(engine: &Engine, owner: &Owner) -> Result<()> {
+    match crate::docker::sweep(engine, owner) {
+        Ok(removed) if removed.is_empty() => {}
+        Ok(removed) => log::info!("removed what a killed command left: {}", removed.join(", ")),
+        Err(error) if error.is_cancelled() => return Err(error),
+        Err(error) => log::warn!("failed to look for what killed commands left: {error}"),
+    }
+    Ok(())
+}
+
+/// The first digits of a container's id, as people know it.
+fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}
