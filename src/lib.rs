@@ -1,6 +1,19 @@
 //! Runs serverless benchmark functions in Docker containers on one Linux machine, and measures them.
+//!
+#![doc = include_str!("../README.md")]
+//!
+//! # Modules
+//! Each may use those above it.
+//!
+//! - words: [`error`], [`cancel`], [`progress`], [`units`], [`stats`]
+//! - mechanisms, which know the outside world and nothing of benchmarks: [`clock`], [`http`], [`host`], [`docker`],
+//!   [`cgroup`]
+//! - instruments and stores: [`probe`], [`cache`]
+//! - the FaaS model, the same on every platform: [`faas`]
+//! - what runs: [`runtime`] images, [`benchmark`]s
+//! - the platform: [`local`]
+//! - use: [`experiment`], [`report`]
 
-mod files;
 pub mod benchmark;
 pub mod cache;
 pub mod cancel;
@@ -10,6 +23,7 @@ pub mod docker;
 pub mod error;
 pub mod experiment;
 pub mod faas;
+mod files;
 pub mod host;
 pub mod http;
 pub mod local;
@@ -18,7 +32,7 @@ pub mod progress;
 pub mod report;
 pub mod runtime;
 pub mod stats;
-pub mod units;
 mod suite;
+pub mod units;
 
 pub use error::{Error, Result};

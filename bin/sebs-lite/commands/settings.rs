@@ -1,0 +1,203 @@
+//! What was typed and what the configuration file says, brought together: a flag that was given wins.
+
+use std::path::{Path, PathBuf};
+
+use sebs_lite::benchmark::{Benchmark, Search};
+use sebs_lite::cache::Cache;
+use sebs_lite::experiment::{Configuration, ExperimentSettings};
+use sebs_lite::faas::CodePackage;
+use sebs_lite::local::BuildChoices;
+use sebs_lite::runtime::ImageChoice;
+use sebs_lite::{Error, Result};
+
+use crate::args::{Common, Invoke, Package};
+
+/// Which code package is asked for, and on which image; the same for all commands that build one.
+pub(crate) struct BuildSettings {
+    benchmark: String,
+    roots: Vec<PathBuf>,
+    data: Option<PathBuf>,
+    pub(crate) choices: BuildChoices,
+    update_storage: bool,
+    download_results: bool,
+}
+
+/// What was typed, as far as commands have it in common.
+struct Typed<'a> {
+    benchmark: &'a str,
+    benchmarks: &'a [PathBuf],
+    data: Option<&'a Path>,
+    config: Option<&'a Path>,
+    deployment: Option<&'a str>,
+    language: Option<&'a str>,
+    language_version: Option<&'a str>,
+    language_variant: Option<&'a str>,
+    architecture: Option<&'a str>,
+    system_variant: Option<&'a str>,
+    update_code: bool,
+    image_source: Option<&'a str>,
+    image: Option<&'a str>,
+    repository: Option<&'a str>,
+}
+
+impl BuildSettings {
+    /// Of `benchmark package`.
+    pub(crate) fn of_package(common: &Common, args: &Package) -> Result<BuildSettings> {
+        resolve(
+            common,
+            &Typed {
+                benchmark: &args.benchmark,
+                benchmarks: &args.benchmarks,
+                data: None,
+                config: args.config.as_deref(),
+                deployment: args.deployment.as_deref(),
+                language: args.language.as_deref(),
+                language_version: args.language_version.as_deref(),
+                language_variant: args.language_variant.as_deref(),
+                architecture: args.architecture.as_deref(),
+                system_variant: args.system_variant.as_deref(),
+                update_code: args.update_code,
+                image_source: args.image_source.as_deref(),
+                image: args.image.as_deref(),
+                repository: args.repository.as_deref(),
+            },
+        )
+    }
+
+    /// Of `benchmark invoke`.
+    pub(crate) fn of_invoke(common: &Common, args: &Invoke) -> Result<BuildSettings> {
+        resolve(
+            common,
+            &Typed {
+                benchmark: &args.benchmark,
+                benchmarks: &args.benchmarks,
+                data: args.data.as_deref(),
+                config: args.config.as_deref(),
+                deployment: args.deployment.as_deref(),
+                language: args.language.as_deref(),
+                language_version: args.language_version.as_deref(),
+                language_variant: args.language_variant.as_deref(),
+                architecture: args.architecture.as_deref(),
+                system_variant: args.system_variant.as_deref(),
+                update_code: args.update_code,
+                image_source: args.image_source.as_deref(),
+                image: args.image.as_deref(),
+                repository: args.repository.as_deref(),
+            },
+        )
+    }
+
+    /// The benchmark that is asked for; a bundled one is laid out in the cache.
+    pub(crate) fn find_benchmark(&self, cache: &Cache) -> Result<Benchmark> {
+        let extract_to = cache.root().join("bundled");
+        let search = Search { roots: &self.roots, data: self.data.as_deref(), extract_to: &extract_to };
+        Benchmark::find(&self.benchmark, &search)
+    }
+
+    /// As a result file holds them.
+    pub(crate) fn as_recorded(&self, package: &CodePackage) -> ExperimentSettings {
+        ExperimentSettings {
+            update_code: self.choices.update_code,
+            update_storage: self.update_storage,
+            download_results: self.download_results,
+            container_deployment: false,
+            system_variant: "package".to_string(),
+            architecture: package.architecture,
+            runtime: package.runtime.clone(),
+            flags: serde_json::json!({}),
+        }
+    }
+}
+
+fn resolve(common: &Common, typed: &Typed<'_>) -> Result<BuildSettings> {
+    let configuration = typed.config.map(Configuration::read).transpose()?.unwrap_or_default();
+    check_platform(typed.deployment, configuration.deployment.name.as_deref())?;
+    check_system_variant(typed.system_variant, &configuration)?;
+    let chosen = &configuration.experiments;
+    let name = typed.language.or(chosen.runtime.language.as_deref());
+    // The file's version and variant are those of the file's language.
+    let same_language = name == chosen.runtime.language.as_deref();
+    let language = name.map(str::parse).transpose()?;
+    let from_file = |value: &Option<String>| value.clone().filter(|_| same_language);
+    let update_code = common.switch("update-code", typed.update_code).or(chosen.update_code).unwrap_or(false);
+    let choices = BuildChoices {
+        language,
+        version: typed.language_version.map(str::to_string).or_else(|| from_file(&chosen.runtime.version)),
+        variant: typed.language_variant.map(str::to_string).or_else(|| from_file(&chosen.runtime.variant)),
+        architecture: typed.architecture.map(str::parse).transpose()?.or(chosen.architecture),
+        image_choice: typed.image_source.map(str::parse).transpose()?.unwrap_or(ImageChoice::Auto),
+        image: named_image(typed)?,
+        repository: typed.repository.map(str::to_string),
+        update_code,
+        verbose: common.verbose,
+    };
+    Ok(BuildSettings {
+        benchmark: typed.benchmark.to_string(),
+        roots: typed.benchmarks.to_vec(),
+        data: typed.data.map(Path::to_path_buf),
+        choices,
+        update_storage: chosen.update_storage.unwrap_or(false),
+        download_results: chosen.download_results.unwrap_or(false),
+    })
+}
+
+/// The image that `--image` names, which nothing else is asked of.
+fn named_image(typed: &Typed<'_>) -> Result<Option<String>> {
+    let conflict = match (typed.image, typed.image_source, typed.repository) {
+        (Some(_), Some("build" | "host"), _) => "--image-source",
+        (Some(_), _, Some(_)) => "--repository",
+        (image, _, _) => return Ok(image.map(str::to_string)),
+    };
+    Err(Error::usage(format!("--image names the image to run: leave {conflict} out")))
+}
+
+fn check_platform(typed: Option<&str>, configured: Option<&str>) -> Result<()> {
+    match typed.or(configured) {
+        None | Some("local") => Ok(()),
+        Some(other) => {
+            let advice =
+                if typed.is_none() { " (`--deployment local` overrides the configuration file)" } else { "" };
+            Err(Error::usage(format!("platform `{other}` is not supported: it must be `local`{advice}")))
+        }
+    }
+}
+
+fn check_system_variant(typed: Option<&str>, configuration: &Configuration) -> Result<()> {
+    let is_container = match typed.or(configuration.experiments.system_variant.as_deref()) {
+        None => configuration.wants_container(),
+        Some("package") => false,
+        Some("container") => true,
+        Some(other) => {
+            return Err(Error::usage(format!("system variant `{other}` is not known: it must be `package`")));
+        }
+    };
+    if is_container {
+        let text = "functions baked into an image are not supported: use `--system-variant package`";
+        return Err(Error::usage(text));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_platform_is_refused_and_a_flag_wins_over_the_file() {
+        assert!(check_platform(None, None).is_ok());
+        assert!(check_platform(Some("local"), Some("aws")).is_ok());
+        let refused = check_platform(None, Some("aws")).unwrap_err();
+        assert!(refused.is_usage() && refused.to_string().contains("--deployment local"));
+        assert!(check_platform(Some("azure"), Some("local")).is_err());
+    }
+
+    #[test]
+    fn a_container_deployment_is_refused_by_either_word() {
+        let configuration = |text| serde_json::from_str::<Configuration>(text).unwrap();
+        let older = configuration(r#"{"experiments": {"container_deployment": true}}"#);
+        assert!(check_system_variant(None, &older).unwrap_err().is_usage());
+        assert!(check_system_variant(Some("package"), &older).is_ok());
+        assert!(check_system_variant(Some("container"), &configuration("{}")).is_err());
+        assert!(check_system_variant(Some("wasm"), &configuration("{}")).is_err());
+    }
+}

@@ -1,0 +1,20 @@
+//! The integration tests of sebs-lite, as one program.
+
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests fail and speak as tests do")]
+
+mod benchmark;
+mod cgroup;
+mod docker;
+mod docker_faults;
+mod input;
+mod invoke;
+mod lifecycle;
+mod probe;
+mod program;
+mod runtime;
+mod servers;
+mod serving;
+mod suite;
+mod support;
+mod tidy;
+mod wire;
