@@ -88,8 +88,6 @@ pub(super) fn run(mut command: Command, cancel: &Cancel, mut on_line: impl FnMut
             Ok(line) => {
                 on_line(&line);
                 kept.push(line);
-                cancel.check()?;
-                continue;
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) if ended.is_some() => break,

@@ -202,7 +202,10 @@ fn add_libraries(root: &mut Root, programs: &[PathBuf]) -> Result<()> {
 /// The libraries that `ldd` names for some files.
 fn loaded_by(paths: &[PathBuf]) -> Result<BTreeSet<PathBuf>> {
     let mut libraries = BTreeSet::new();
-    for some in paths.chunks(200) {
+    // The `ldd` of musl looks at the first file alone.
+    let loaders = files::list(Path::new("/lib")).unwrap_or_default();
+    let is_musl = loaders.iter().any(|path| path.to_string_lossy().starts_with("/lib/ld-musl-"));
+    for some in paths.chunks(if is_musl { 1 } else { 200 }) {
         let mut command = Command::new("ldd");
         command.args(some).env("LC_ALL", "C").stdin(Stdio::null()).stderr(Stdio::null());
         // A file that loads nothing makes it end with 1.
