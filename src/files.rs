@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::cancel::Cancel;
 use crate::error::{Context, Error, Kind, Result};
+use crate::units;
 
 /// The text of a file.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
@@ -305,7 +306,7 @@ pub(crate) fn random_hex(digits: usize) -> String {
     let read =
         File::open("/dev/urandom").and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes));
     read.expect("a Linux kernel has /dev/urandom");
-    let mut text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut text = units::hexadecimal(&bytes);
     text.truncate(digits);
     text
 }

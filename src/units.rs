@@ -31,6 +31,11 @@ impl fmt::Display for Bytes {
     }
 }
 
+/// Two hexadecimal digits a byte, lower case.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Reads a size: `512`, `100kB`, `256 MiB`, `1GB`; a bare number is bytes.
 ///
 /// # Errors

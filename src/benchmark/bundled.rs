@@ -59,7 +59,7 @@ impl Bundled {
                 hash.update(part);
             }
         }
-        let stamp = super::hexadecimal(&hash.finalize());
+        let stamp = crate::units::hexadecimal(&hash.finalize());
         let target = folder.join(&stamp[..12]).join(self.group).join(self.name);
         for (path, content) in self.files() {
             let file = target.join(path);

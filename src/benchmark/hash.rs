@@ -48,7 +48,7 @@ impl Ingredients<'_> {
         for wrapper in self.wrappers {
             add_file(&mut hash, Path::new(wrapper.name), false, wrapper.content);
         }
-        Ok(super::hexadecimal(&hash.finalize()))
+        Ok(crate::units::hexadecimal(&hash.finalize()))
     }
 }
 

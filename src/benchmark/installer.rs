@@ -149,7 +149,7 @@ impl Installer<'_> {
             entrypoint: Some(vec![task.program.to_string()]),
             cmd: task.arguments.iter().map(|argument| argument.to_string()).collect(),
             env: environment.into_iter().map(|(name, value)| format!("{name}={value}")).collect(),
-            user: user(engine)?,
+            user: engine.info()?.caller(),
             working_dir: FUNCTION.to_string(),
             host_config: confined(binds),
             ..ContainerSpec::default()
@@ -174,16 +174,6 @@ pub(super) fn confined(binds: Vec<String>) -> HostConfig {
     let security_opt = vec!["no-new-privileges".to_string(), "label=disable".to_string()];
     let log_config = Some(LogConfig::readable());
     HostConfig { binds, cap_drop: vec!["ALL".to_string()], security_opt, log_config, ..HostConfig::default() }
-}
-
-/// Whom the engine has to run a container as, so that the files it makes are the caller's: `uid:gid`.
-pub(super) fn user(engine: &Engine) -> Result<String> {
-    let is_rootless = engine.info()?.security_options.iter().any(|option| option.contains("name=rootless"));
-    // A rootless engine maps its root to the caller.
-    if is_rootless {
-        return Ok("0:0".to_string());
-    }
-    Ok(format!("{}:{}", nix::unistd::getuid(), nix::unistd::getgid()))
 }
 
 /// Pieces of output put together to lines.

@@ -82,8 +82,3 @@ impl Benchmark {
 fn languages_at_top(folder: &Path) -> Vec<Language> {
     Language::ALL.into_iter().filter(|language| folder.join(language.handler_file()).is_file()).collect()
 }
-
-/// Two digits a byte, lower case.
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}

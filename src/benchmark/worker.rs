@@ -270,7 +270,7 @@ fn start_in_container(
         entrypoint: Some(vec!["python3".to_string()]),
         cmd: arguments.iter().map(|argument| argument.to_string_lossy().into_owned()).collect(),
         env: vec![format!("TMPDIR={}", folder.display()), "HOME=/tmp".to_string()],
-        user: installer::user(engine)?,
+        user: engine.info()?.caller(),
         working_dir: folder.to_string_lossy().into_owned(),
         host_config: installer::confined(binds),
         ..ContainerSpec::default()

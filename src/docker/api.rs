@@ -234,10 +234,14 @@ pub struct NetworkSettings {
 }
 
 impl NetworkSettings {
-    /// An IPv4 address the container has: the one on the default bridge, else that on the first network which has one.
+    /// An address the container has: the one on the default bridge, else that on the first network which has one; an
+    /// IPv6 address only where there is no other.
     pub fn address(&self) -> Option<&str> {
-        let on_networks = self.networks.values().map(|network| network.ip_address.as_str());
-        std::iter::once(self.ip_address.as_str()).chain(on_networks).find(|address| !address.is_empty())
+        let networks = self.networks.values();
+        let v4 = std::iter::once(&self.ip_address).chain(networks.clone().map(|network| &network.ip_address));
+        let v6 = std::iter::once(&self.global_ipv6_address)
+            .chain(networks.map(|network| &network.global_ipv6_address));
+        v4.chain(v6).map(String::as_str).find(|address| !address.is_empty())
     }
 }
 
@@ -481,6 +485,14 @@ impl Info {
     /// Does the engine run without root's rights?
     pub fn is_rootless(&self) -> bool {
         self.security_options.iter().any(|option| option.split(',').any(|part| part == "name=rootless"))
+    }
+
+    /// The `uid:gid` by which a container's files are the caller's: a rootless engine maps its root to the caller.
+    pub fn caller(&self) -> String {
+        if self.is_rootless() {
+            return "0:0".to_string();
+        }
+        format!("{}:{}", nix::unistd::getuid(), nix::unistd::getgid())
     }
 }
 

@@ -117,7 +117,7 @@ fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
 }
 
 fn hex_sha256(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::units::hexadecimal(&Sha256::digest(text.as_bytes()))
 }
 
 /// `~/.docker/config.json`.

@@ -102,7 +102,8 @@ pub(crate) struct Starter<'a> {
     pub(crate) owner: &'a Owner,
     pub(crate) options: &'a LocalOptions,
     pub(crate) cancel: &'a Cancel,
-    pub(crate) is_rootless: bool,
+    /// `uid:gid` by which a container's files are the caller's.
+    pub(crate) caller: &'a str,
     pub(crate) has_selinux: bool,
 }
 
@@ -110,7 +111,7 @@ impl Starter<'_> {
     /// Creates and starts a container and waits until its server answers; on any error the container is gone.
     ///
     /// # Errors
-    /// `is_not_found`, with `AddressMode::Bridge`, where the container has no address there that this host reaches.
+    /// `is_not_found`, with `AddressMode::Auto` and `AddressMode::Bridge`, where the container has no address there that this host reaches.
     pub(crate) fn start(&self, request: &InstanceRequest<'_>) -> Result<Started> {
         let name = container_name(request.function_name);
         let mut spec = self.spec(request)?;
@@ -176,12 +177,8 @@ impl Starter<'_> {
             host_config.port_bindings.insert(PORT_KEY.to_string(), vec![binding]);
             exposed_ports.push(PORT_KEY.to_string());
         }
-        // A rootless engine maps root in a container to the caller.
-        let user = match (is_ours, self.is_rootless) {
-            (true, false) => format!("{uid}:{gid}"),
-            (true, true) => "0:0".to_string(),
-            (false, _) => String::new(),
-        };
+        // SeBS's own images start as root, and become the caller themselves.
+        let user = if is_ours { self.caller.to_string() } else { String::new() };
         Ok(ContainerSpec {
             image: request.image_id.to_string(),
             cmd: vec!["/bin/bash".to_string(), "/sebs/run_server.sh".to_string(), DEFAULT_PORT.to_string()],
@@ -381,9 +378,7 @@ pub(super) fn plain_name(function: &str) -> String {
 }
 
 fn bridge_address(inspected: &ContainerInspect) -> Option<SocketAddr> {
-    let networks = inspected.network_settings.networks.values();
-    let texts = networks.flat_map(|network| [&network.ip_address, &network.global_ipv6_address]);
-    let address = texts.filter(|text| !text.is_empty()).find_map(|text| text.parse::<IpAddr>().ok())?;
+    let address = inspected.network_settings.address()?.parse::<IpAddr>().ok()?;
     Some(SocketAddr::new(address, DEFAULT_PORT))
 }
 

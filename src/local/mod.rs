@@ -96,7 +96,8 @@ pub struct Local {
     cancel: Cancel,
     options: LocalOptions,
     owner: Owner,
-    is_rootless: bool,
+    /// `uid:gid` by which a container's files are the caller's.
+    caller: String,
     has_selinux: bool,
     functions: HashMap<String, Deployed>,
     instances: HashMap<String, LiveInstance>,
@@ -133,12 +134,12 @@ impl Local {
         let info = engine.info()?;
         remove_left_behind(&engine, &owner)?;
         let has_option = |name: &str| info.security_options.iter().any(|option| option.contains(name));
-        let is_rootless = info.is_rootless();
         let mut options = options;
         if options.host_port.is_some() {
             options.address = AddressMode::Published;
         }
-        let is_elsewhere = is_rootless || info.operating_system.contains("Docker Desktop") || host::is_wsl();
+        let is_elsewhere =
+            info.is_rootless() || info.operating_system.contains("Docker Desktop") || host::is_wsl();
         if options.address == AddressMode::Auto && is_elsewhere {
             log::info!("the engine's bridge is not on this host: instances are published on 127.0.0.1");
             options.address = AddressMode::Published;
@@ -150,7 +151,7 @@ impl Local {
             cancel: cancel.clone(),
             options,
             owner,
-            is_rootless,
+            caller: info.caller(),
             functions: HashMap::new(),
             instances: HashMap::new(),
             kept: HashSet::new(),
@@ -221,7 +222,7 @@ impl Local {
             owner: &self.owner,
             options: &self.options,
             cancel: &self.cancel,
-            is_rootless: self.is_rootless,
+            caller: &self.caller,
             has_selinux: self.has_selinux,
         };
         let started = match starter.start(&request) {
@@ -454,11 +455,7 @@ impl System for Local {
     }
 
     fn create_trigger(&mut self, function: &mut Function, kind: TriggerType) -> Result<()> {
-        if kind != TriggerType::Http {
-            return Err(Error::usage(format!(
-                "trigger `{kind}` is not supported on the local platform: it has `HTTP` alone"
-            )));
-        }
+        check_trigger(kind)?;
         function.triggers.push(Trigger { kind, url: String::new() });
         self.renew_triggers(function);
         Ok(())
@@ -526,6 +523,17 @@ impl System for Local {
         }
         outcome
     }
+}
+
+/// Says whether functions can be invoked that way here.
+///
+/// # Errors
+/// A usage error: only HTTP is supported.
+pub fn check_trigger(kind: TriggerType) -> Result<()> {
+    if kind == TriggerType::Http {
+        return Ok(());
+    }
+    Err(Error::usage(format!("trigger `{kind}` is not supported on the local platform: it has `HTTP` alone")))
 }
 
 /// Removes the containers that killed commands left. That this fails is no reason not to go on.

@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Context, Result};
 use crate::faas::Language;
+use crate::units;
 
 /// The label whose value is the hash of what we put into an image.
 pub(super) const SERVER_LABEL: &str = "server";
@@ -47,7 +48,7 @@ pub(super) fn server_hash(language: Language) -> String {
             hasher.update(part.as_bytes());
         }
     }
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    units::hexadecimal(&hasher.finalize())
 }
 
 /// What an image of ours says of itself.

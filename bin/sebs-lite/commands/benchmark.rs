@@ -14,7 +14,7 @@ use sebs_lite::experiment::{
 };
 use sebs_lite::faas::{Function, FunctionConfig, Language, System, TriggerType, Validation};
 use sebs_lite::host::Host;
-use sebs_lite::local::{AddressMode, Local, LocalOptions, Prepared, prepare};
+use sebs_lite::local::{AddressMode, Local, LocalOptions, Prepared, check_trigger, prepare};
 use sebs_lite::units::{self, Bytes, Unit};
 use sebs_lite::{Error, Result, clock, report};
 
@@ -99,7 +99,7 @@ pub(crate) fn invoke(context: &Context, args: &Invoke) -> Result<Exit> {
         return Err(Error::usage("--repetitions 0 would measure nothing: it must be at least 1"));
     }
     let settings = BuildSettings::of_invoke(&context.common, args)?;
-    check_trigger(args.trigger.as_deref())?;
+    check_trigger(args.trigger.as_deref().map_or(Ok(TriggerType::Http), str::parse)?)?;
     let limits = Limits::of_invoke(args)?;
     let output_dir = args.output_dir.clone().unwrap_or_else(|| PathBuf::from("."));
     let options = local_options(args, &output_dir)?;
@@ -164,15 +164,6 @@ fn run(
     let mut told = |number: u32, _: &_| progress.count("invoking", number.into(), repetitions.count.into());
     repeat(local, &mut function, &repetitions, result, store, &mut told)?;
     Ok(function)
-}
-
-fn check_trigger(name: Option<&str>) -> Result<()> {
-    match name.map_or(Ok(TriggerType::Http), str::parse)? {
-        TriggerType::Http => Ok(()),
-        other => Err(Error::usage(format!(
-            "trigger `{other}` is not supported on the local platform: it has `HTTP` alone"
-        ))),
-    }
 }
 
 /// A payload that the function server would refuse is refused here.
