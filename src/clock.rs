@@ -6,6 +6,9 @@ use nix::errno::Errno;
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep};
 
+use crate::cancel::Cancel;
+use crate::error::Result;
+
 /// An instant of `CLOCK_MONOTONIC`, in nanoseconds since the machine started.
 ///
 /// Every instant that is measured is one of these, so that those of the client and of the probe lie on one line.
@@ -37,6 +40,19 @@ pub(crate) fn sleep_until(deadline: Instant) {
     while clock_nanosleep(ClockId::CLOCK_MONOTONIC, ClockNanosleepFlags::TIMER_ABSTIME, &time)
         == Err(Errno::EINTR)
     {}
+}
+
+/// Sleeps until an absolute instant of `CLOCK_MONOTONIC`, unless the job is given up before.
+///
+/// # Errors
+/// `cancel` was triggered.
+pub(crate) fn wait_until(deadline: Instant, cancel: &Cancel) -> Result<()> {
+    const LOOK_EVERY: Duration = Duration::from_millis(100);
+    while Instant::now() < deadline {
+        cancel.check()?;
+        sleep_until(Instant::now().after(LOOK_EVERY).min(deadline));
+    }
+    cancel.check()
 }
 
 /// CPU time that the calling thread has used, in the kernel too.
@@ -87,12 +103,24 @@ pub fn epoch_seconds() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
+/// The present moment, as [`rfc3339`] writes it.
+pub(crate) fn timestamp() -> String {
+    rfc3339((epoch_seconds() * 1e9) as u64)
+}
+
 /// RFC 3339, in UTC, with six digits, of a number of nanoseconds since 1970-01-01 UTC.
 pub fn rfc3339(epoch_ns: u64) -> String {
     let (seconds, microseconds) = (epoch_ns / 1_000_000_000, epoch_ns % 1_000_000_000 / 1_000);
     let (year, month, day) = civil_date(seconds / 86_400);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{microseconds:06}Z")
+}
+
+/// An instant as a part of a file's name: `20261121T092048Z`, of a number of seconds since 1970-01-01 UTC.
+pub(crate) fn stamp(epoch_seconds: f64) -> String {
+    let text = rfc3339((epoch_seconds * 1e9) as u64);
+    let seconds = text.chars().take_while(|c| *c != '.').filter(|c| c.is_ascii_alphanumeric());
+    seconds.chain(['Z']).collect()
 }
 
 /// Year, month and day of a number of days since 1970-01-01, in the proleptic Gregorian calendar.
@@ -127,6 +155,17 @@ mod tests {
         sleep_until(deadline);
         assert!(Instant::now() >= deadline);
         sleep_until(Instant(0));
+    }
+
+    #[test]
+    fn a_wait_ends_with_its_deadline_or_with_the_job() {
+        let deadline = Instant::now().after(Duration::from_millis(2));
+        wait_until(deadline, &Cancel::new()).unwrap();
+        assert!(Instant::now() >= deadline);
+        let given_up = Cancel::new();
+        given_up.trigger();
+        let far = Instant::now().after(Duration::from_secs(3600));
+        assert!(wait_until(far, &given_up).unwrap_err().is_cancelled());
     }
 
     #[test]

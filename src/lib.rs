@@ -6,8 +6,8 @@
 //! Each may use those above it.
 //!
 //! - words: [`error`], [`cancel`], [`progress`], [`units`], [`stats`]
-//! - mechanisms, which know the outside world and nothing of benchmarks: [`clock`], [`http`], [`host`], [`docker`],
-//!   [`cgroup`]
+//! - mechanisms, which know the outside world and nothing of benchmarks: [`clock`], [`http`], [`host`], [`process`],
+//!   [`docker`], [`cgroup`]
 //! - instruments and stores: [`probe`], [`cache`]
 //! - the FaaS model, the same on every platform: [`faas`]
 //! - what runs: [`runtime`] images, [`benchmark`]s
@@ -28,6 +28,7 @@ pub mod host;
 pub mod http;
 pub mod local;
 pub mod probe;
+pub mod process;
 pub mod progress;
 pub mod report;
 pub mod runtime;

@@ -135,15 +135,6 @@ pub(super) fn field(text: &[u8], name: &str) -> Option<u64> {
     })
 }
 
-/// How many numbers a list of ranges holds: `0-3,7`, as in `/sys/devices/system/cpu/online`.
-pub(super) fn count_of_list(list: &str) -> Option<u64> {
-    list.trim().split(',').try_fold(0, |count, range| {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
-        Some(count + last.checked_sub(first)? + 1)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,14 +156,5 @@ mod tests {
         assert_eq!(field(stat, "file"), Some(4096));
         assert_eq!(field(stat, "kernel"), None);
         assert_eq!(field(b"oom_kill_disable 0\nunder_oom 0\noom_kill 3\n", "oom_kill"), Some(3));
-    }
-
-    #[test]
-    fn processors_are_counted() {
-        assert_eq!(count_of_list("0-1\n"), Some(2));
-        assert_eq!(count_of_list("0"), Some(1));
-        assert_eq!(count_of_list("0-3,8,10-11\n"), Some(7));
-        assert_eq!(count_of_list(""), None);
-        assert_eq!(count_of_list("3-1"), None);
     }
 }

@@ -48,7 +48,8 @@ impl Location {
     ///
     /// # Errors
     /// `is_not_found` when the process has ended or is not of our process namespace; otherwise what was looked for, where,
-    /// and why it is not there: the memory controller is off or not delegated, or our container does not show it.
+    /// and why it is not there: the memory controller is off or not delegated, our container does not show it, or it is the
+    /// root cgroup.
     pub fn of_process(pid: i32, container_id: Option<&str>) -> Result<Location> {
         Search { proc: Path::new("/proc"), pid, container_id }.location()
     }
@@ -77,6 +78,11 @@ impl Search<'_> {
             None => format!("failed to find the memory cgroup of process {}", self.pid),
         };
         let memory = self.controller("memory").context(about)?;
+        // Only there has v1 this file. v2 keeps no memory counter for it at all.
+        if memory.directory.join("cgroup.sane_behavior").exists() {
+            let text = "it is in the root cgroup, which is no group but the whole machine";
+            return Err(Error::new(format!("{}: {text}", about())));
+        }
         let other = |controller| {
             let found = self.controller(controller).map_err(|error| error.to_string())?;
             Ok((found.version, found.directory))

@@ -9,13 +9,12 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::statfs::statfs;
 
-use super::counter::{
-    Counter, CpuUsage, Events, PeakReset, Reading, Stat, count_of_list, field, parse_counter,
-};
+use super::counter::{Counter, CpuUsage, Events, PeakReset, Reading, Stat, field, parse_counter};
 use super::find::{Location, Subject};
 use super::locate::Version;
 use crate::error::{Context, Error, Kind, Result};
 use crate::files;
+use crate::host::cpus_of_list;
 
 /// The longest text that is read: `memory.stat` has 2 kB, the others a few lines.
 const TEXT_BYTES: usize = 16 * 1024;
@@ -92,8 +91,7 @@ impl Memory {
             true => Err(Cow::Borrowed("v2 has it in another file")),
             false => held(directory, name, if_missing),
         };
-        let current =
-            Source::open(&directory.join(if is_v2 { "memory.current" } else { "memory.usage_in_bytes" }))?;
+        let current = Source::open(&directory.join(current_name(location.version)))?;
         let (peak, no_reset) = open_peak(&location);
         let is_kernel_counted = is_kernel_memory_counted();
         let memory = Memory {
@@ -142,6 +140,11 @@ impl Memory {
     /// [`is_gone`] once the control group was removed.
     pub fn current(&self) -> io::Result<u64> {
         self.current.counter()
+    }
+
+    /// Name of the file that [`current`](Memory::current) reads.
+    pub fn current_name(&self) -> &'static str {
+        current_name(self.location.version)
     }
 
     /// A descriptor of the file that [`current`](Memory::current) reads, for whoever samples: read it at offset 0, and
@@ -317,6 +320,13 @@ impl Memory {
     }
 }
 
+fn current_name(version: Version) -> &'static str {
+    match version {
+        Version::V2 => "memory.current",
+        Version::V1 => "memory.usage_in_bytes",
+    }
+}
+
 /// Does an error of reading a counter mean that its control group was removed?
 pub fn is_gone(error: &io::Error) -> bool {
     let gone = [Errno::ENODEV as i32, Errno::ENOENT as i32];
@@ -331,7 +341,7 @@ pub fn is_gone(error: &io::Error) -> bool {
 pub fn charge_batch_bytes() -> Result<u64> {
     let online = Path::new("/sys/devices/system/cpu/online");
     let list = files::read_text(online)?;
-    let processors = count_of_list(&list).ok_or_else(|| {
+    let processors = cpus_of_list(&list).map(|cpus| cpus.len() as u64).ok_or_else(|| {
         Error::new(format!("failed to read `{}`: `{}` is no list of ranges", online.display(), list.trim()))
     })?;
     // The kernel's `simple_statfs`, which answers for `/proc`, gives its page size as the block size.

@@ -247,7 +247,7 @@ struct WaitError {
     message: String,
 }
 
-fn path(id: &str, rest: &str) -> String {
+pub(super) fn path(id: &str, rest: &str) -> String {
     format!("/containers/{}{rest}", escaped(id))
 }
 

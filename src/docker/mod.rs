@@ -13,6 +13,7 @@ mod exec;
 mod frames;
 mod images;
 mod owned;
+mod stats;
 mod stream;
 mod transport;
 
@@ -25,7 +26,9 @@ use ureq::http::Method;
 pub use api::*;
 pub use containers::Logs;
 pub use frames::Stream;
+pub(crate) use owned::{LOST_LIMIT, labels_of_file};
 pub use owned::{Lifetime, Liveness, OwnedContainer, Owner, sweep};
+pub use stats::MemoryReading;
 
 use crate::cancel::Cancel;
 use crate::error::{Context, Error, Kind, Result};
@@ -96,6 +99,11 @@ impl Engine {
     /// The token that calls of this engine look at.
     pub(crate) fn cancel(&self) -> Cancel {
         self.cancel.clone().unwrap_or_default()
+    }
+
+    /// The same engine, whose calls look at another token.
+    pub fn with_cancel(&self, cancel: &Cancel) -> Engine {
+        Engine::new(self.socket.clone(), Some(cancel.clone()), self.api_version.clone())
     }
 
     /// The same engine, for clean-up: its calls do not look at the cancel token.

@@ -5,17 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::sys::signal;
-use nix::unistd::Pid;
-
 use super::{ContainerSpec, Engine, Scope};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::files;
+use crate::process::{self, Found, Identity};
 
 /// The label of all that we make; its value is `1`.
 const OURS: &str = "sebs-lite";
@@ -33,7 +30,7 @@ const FILE: &str = "sebs-lite.file";
 const DROP_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long a container is looked for whose creation was asked for, but never confirmed.
-const LOST_LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const LOST_LIMIT: Duration = Duration::from_secs(5);
 
 /// A process that makes things in an engine, as their labels name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,17 +72,6 @@ pub enum Liveness {
     Unknown,
 }
 
-/// What was found out about a process id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Process {
-    /// There is such a process, started then.
-    Started(u64),
-    /// There is none, or only what its parent has not collected yet.
-    Gone,
-    /// There is one that we may not look at.
-    Hidden,
-}
-
 impl Owner {
     /// This process.
     ///
@@ -94,25 +80,18 @@ impl Owner {
     pub fn current() -> Result<Owner> {
         static SESSION: OnceLock<String> = OnceLock::new();
         let session = SESSION.get_or_init(|| files::random_hex(16)).clone();
-        let stat = read_proc("/proc/self/stat")?;
-        let start = match process_of_stat(&stat) {
-            Process::Started(start) => start,
-            _ => {
-                return Err(Error::new(format!(
-                    "failed to read `/proc/self/stat`: `{}` has no start time",
-                    stat.trim()
-                )));
-            }
-        };
+        let Identity { pid, start_ticks, boot_id } = Identity::current()?;
         let namespace = fs::read_link("/proc/self/ns/pid")
             .context(|| "failed to read `/proc/self/ns/pid`".to_string())?;
+        let hostname = fs::read_to_string("/proc/sys/kernel/hostname")
+            .context(|| "failed to read `/proc/sys/kernel/hostname`".to_string())?;
         Ok(Owner {
             session,
-            pid: Pid::this().as_raw(),
-            start,
-            boot: read_proc("/proc/sys/kernel/random/boot_id")?.trim().to_string(),
+            pid,
+            start: start_ticks,
+            boot: boot_id,
             pidns: namespace.display().to_string(),
-            host: read_proc("/proc/sys/kernel/hostname")?.trim().to_string(),
+            host: hostname.trim().to_string(),
         })
     }
 
@@ -157,10 +136,10 @@ impl Owner {
 
     /// Does `other`, whom labels name, still live, as far as this process can tell?
     pub fn liveness_of(&self, other: &Owner) -> Liveness {
-        self.judge(other, process)
+        self.judge(other, process::look_up)
     }
 
-    fn judge(&self, other: &Owner, look_up: impl Fn(i32) -> Process) -> Liveness {
+    fn judge(&self, other: &Owner, look_up: impl Fn(i32) -> Found) -> Liveness {
         if other.boot != self.boot {
             // Many a machine is called that, and an engine may be reached from more than one.
             let has_a_name = !matches!(self.host.as_str(), "" | "localhost" | "(none)");
@@ -171,10 +150,10 @@ impl Owner {
             return Liveness::Unknown;
         }
         match look_up(other.pid) {
-            Process::Started(start) if start == other.start => Liveness::Alive,
+            Found::Started(start) if start == other.start => Liveness::Alive,
             // The id was given to another process since.
-            Process::Started(_) | Process::Gone => Liveness::Dead,
-            Process::Hidden => Liveness::Unknown,
+            Found::Started(_) | Found::Gone => Liveness::Dead,
+            Found::Hidden => Liveness::Unknown,
         }
     }
 }
@@ -190,33 +169,9 @@ impl Lifetime {
     }
 }
 
-fn read_proc(path: &str) -> Result<String> {
-    fs::read_to_string(path).context(|| format!("failed to read `{path}`"))
-}
-
-fn process(pid: i32) -> Process {
-    if pid <= 0 {
-        return Process::Hidden;
-    }
-    match fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => process_of_stat(&stat),
-        // With `hidepid`, /proc shows only one's own: a signal that is none tells them from those that are gone.
-        Err(_) if signal::kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH) => Process::Gone,
-        Err(_) => Process::Hidden,
-    }
-}
-
-/// What `/proc/PID/stat` says (proc_pid_stat(5)): after the name, which may hold anything, come the state as field 3,
-/// the number of threads as field 20 and the start time as field 22.
-fn process_of_stat(stat: &str) -> Process {
-    let Some((_, after_name)) = stat.rsplit_once(')') else { return Process::Hidden };
-    let fields: Vec<&str> = after_name.split_whitespace().collect();
-    let number = |index: usize| fields.get(index - 3).and_then(|field| field.parse::<u64>().ok());
-    let (Some(state), Some(threads), Some(start)) = (fields.first(), number(20), number(22)) else {
-        return Process::Hidden;
-    };
-    // A process whose first thread has ended shows as a zombie, too, as long as others go on.
-    if matches!(*state, "Z" | "X") && threads <= 1 { Process::Gone } else { Process::Started(start) }
+/// What the labels of all have that is ours and kept by means of that file, `name=value` each.
+pub(crate) fn labels_of_file(file: &Path) -> [String; 2] {
+    [format!("{OURS}=1"), format!("{FILE}={}", file.display())]
 }
 
 /// A container that is removed, at the latest, when this value is dropped.
@@ -363,28 +318,28 @@ mod tests {
         }
     }
 
-    fn judged(change: impl FnOnce(&mut Owner), process: Process) -> Liveness {
+    fn judged(change: impl FnOnce(&mut Owner), found: Found) -> Liveness {
         let mut other = owner();
         change(&mut other);
         owner().judge(&other, |pid| {
             assert_eq!(pid, 4242);
-            process
+            found
         })
     }
 
     #[test]
     fn only_who_can_be_looked_up_is_judged_and_what_is_unknown_is_not_dead() {
-        assert_eq!(judged(|_| (), Process::Started(9000)), Liveness::Alive);
-        assert_eq!(judged(|_| (), Process::Started(9001)), Liveness::Dead);
-        assert_eq!(judged(|_| (), Process::Gone), Liveness::Dead);
-        assert_eq!(judged(|_| (), Process::Hidden), Liveness::Unknown);
-        assert_eq!(judged(|other| other.pidns = "pid:[2]".into(), Process::Gone), Liveness::Unknown);
-        assert_eq!(judged(|other| other.boot = "boot-0".into(), Process::Started(9000)), Liveness::Dead);
+        assert_eq!(judged(|_| (), Found::Started(9000)), Liveness::Alive);
+        assert_eq!(judged(|_| (), Found::Started(9001)), Liveness::Dead);
+        assert_eq!(judged(|_| (), Found::Gone), Liveness::Dead);
+        assert_eq!(judged(|_| (), Found::Hidden), Liveness::Unknown);
+        assert_eq!(judged(|other| other.pidns = "pid:[2]".into(), Found::Gone), Liveness::Unknown);
+        assert_eq!(judged(|other| other.boot = "boot-0".into(), Found::Started(9000)), Liveness::Dead);
         let elsewhere = |other: &mut Owner| (other.boot, other.host) = ("boot-0".into(), "desk".into());
-        assert_eq!(judged(elsewhere, Process::Gone), Liveness::Unknown);
+        assert_eq!(judged(elsewhere, Found::Gone), Liveness::Unknown);
         let nameless = Owner { host: "localhost".into(), ..owner() };
         let other = Owner { boot: "boot-0".into(), ..nameless.clone() };
-        assert_eq!(nameless.judge(&other, |_| Process::Gone), Liveness::Unknown);
+        assert_eq!(nameless.judge(&other, |_| Found::Gone), Liveness::Unknown);
     }
 
     #[test]
@@ -404,17 +359,6 @@ mod tests {
         assert_eq!(labels["sebs-lite"], "1");
         assert_eq!(labels["sebs-lite.lifetime"], "run");
         assert!(!labels.contains_key("sebs-lite.file"));
-    }
-
-    #[test]
-    fn a_process_is_read_from_its_stat_line_whatever_its_name() {
-        let stat = |state: &str, threads: u32| {
-            format!("42 (a) (b c) {state} 1 42 42 0 -1 4194560 1 0 0 0 5 6 0 0 20 0 {threads} 0 777 1 2")
-        };
-        assert_eq!(process_of_stat(&stat("S", 3)), Process::Started(777));
-        assert_eq!(process_of_stat(&stat("Z", 1)), Process::Gone);
-        assert_eq!(process_of_stat(&stat("Z", 2)), Process::Started(777));
-        assert_eq!(process_of_stat("42 (sh) S 1"), Process::Hidden);
     }
 
     #[test]

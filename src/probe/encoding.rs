@@ -21,7 +21,7 @@
 //! | 4 | joined | tick; length of the label; label in UTF-8 |
 //! | 5 | left | tick; reason; error number |
 //! | 6 | lost samples | ticks left out before the first; ticks from first to last; samples |
-//! | 7 | end (target 0) | length; one JSON object |
+//! | 7 | end (target 0) or note (target 1) | length; one JSON object |
 //!
 //! A target's first sample changes from the value 0, and is expected at the tick at which the target joined.
 
@@ -38,6 +38,9 @@ const JOINED: u64 = 4;
 const LEFT: u64 = 5;
 const LOST: u64 = 6;
 const END: u64 = 7;
+const NOTE: u64 = 1 << 3 | 7;
+/// Kind of both.
+const TEXT: u64 = 7;
 
 const PAGE: i64 = 4096;
 
@@ -48,7 +51,7 @@ const MAX_PAYLOAD: usize = u16::MAX as usize;
 /// is left of [`MAX_PAYLOAD`] holds any one record.
 pub(super) const FULL_PAYLOAD: usize = 16 * 1024;
 
-/// The longest label, and the longest text of an end record.
+/// The longest label, and the longest text of an end record or a note.
 pub(super) const MAX_TEXT: usize = 4096;
 
 /// What stands beside the payload of a block.
@@ -131,6 +134,12 @@ impl Encoder {
         put(payload, &[END, json.len() as u64]);
         payload.extend_from_slice(json);
     }
+
+    /// Appends a note, of at most [`MAX_TEXT`] bytes.
+    pub(super) fn append_note(payload: &mut Vec<u8>, json: &[u8]) {
+        put(payload, &[NOTE, json.len() as u64]);
+        payload.extend_from_slice(json);
+    }
 }
 
 /// Makes a block of a payload; `check` is that of the block before and becomes that of this one.
@@ -158,6 +167,7 @@ pub(super) enum Record {
     /// The text of a label follows the event that says when its target joined.
     Joined(Event, String),
     End(Vec<u8>),
+    Note(Vec<u8>),
 }
 
 /// Reads records off the blocks of a recording, block by block.
@@ -277,7 +287,11 @@ impl<R: Read> Decoder<R> {
                     samples,
                 })))?
             }
-            END => Record::End(self.text()?),
+            TEXT => match head {
+                END => Record::End(self.text()?),
+                NOTE => Record::Note(self.text()?),
+                _ => return None,
+            },
             kind => {
                 let gap = if kind & AFTER_GAP == 0 { 0 } else { self.number()? };
                 let lateness = Duration::from_nanos(self.number()?);

@@ -29,11 +29,13 @@ mod event;
 mod grid;
 mod lateness;
 mod memory_stats;
+mod note;
 mod profile;
 mod recording;
 mod ring;
 mod sampler;
 mod scheduling;
+mod sebs;
 mod summary;
 mod writer;
 
@@ -48,15 +50,18 @@ use std::time::Duration;
 
 pub use event::{Ending, Event, Sample, TargetId, What};
 pub use lateness::Lateness;
-pub use memory_stats::{ContainerStats, CounterFacts, MemoryStats};
+pub use memory_stats::{ContainerStats, MemoryStats, SeriesStats};
+pub use note::{About, Note};
 pub use profile::{Profile, Window};
 pub use recording::{End, Events, Header, Recording};
 pub use scheduling::Scheduling;
 pub use summary::TargetSummary;
 
+use encoding::Encoder;
 use grid::Grid;
 use sampler::{Command, MAX_TARGETS, Sampler};
-use writer::{Sink, Writer};
+use sebs::Lines;
+use writer::{Format, Sink, Writer};
 
 use crate::clock::{self, Instant};
 use crate::error::{Context, Error, Result};
@@ -85,6 +90,8 @@ pub struct ProbeOptions {
     pub output: Output,
     /// How far the kernel's counter may be from the truth, for the recording's header; absent: not known.
     pub charge_batch: Option<Bytes>,
+    /// What the caller wished for and had to do without, a sentence each, for the recording's header.
+    pub warnings: Vec<String>,
 }
 
 impl ProbeOptions {
@@ -97,6 +104,7 @@ impl ProbeOptions {
             ring_samples: 1 << 16,
             output: Output::Memory,
             charge_batch: None,
+            warnings: Vec::new(),
         }
     }
 }
@@ -108,6 +116,24 @@ pub enum Output {
     Memory,
     /// Into this file, which is new or empty, while sampling goes on; memory stays bounded.
     Stream(PathBuf),
+    /// Into this file, which is new or empty, while sampling goes on, as the lines that SeBS's sampler writes:
+    /// `<label> <bytes>` a sample, and `precision not met` for each tick that was missed or whose sample was lost. No line
+    /// is ever there in part. Labels are then words without white space.
+    Sebs(PathBuf),
+    /// Nowhere: all that is kept is the summary of each target.
+    Summary,
+}
+
+impl Output {
+    fn begin(&self) -> Result<(Sink, Format)> {
+        let recording = || Format::Recording { encoder: Encoder::default(), check: 0 };
+        Ok(match self {
+            Output::Memory => (Sink::Memory(Vec::new()), recording()),
+            Output::Stream(path) => (Sink::create(path)?, recording()),
+            Output::Sebs(path) => (Sink::create(path)?, Format::Sebs(Lines::default())),
+            Output::Summary => (Sink::Nowhere, Format::Nothing),
+        })
+    }
 }
 
 /// A counter to be sampled.
@@ -123,6 +149,7 @@ pub struct Target {
 #[derive(Debug)]
 pub struct Probe {
     header: Header,
+    output: Output,
     /// `None` once it was asked to stop.
     commands: Option<SyncSender<Command>>,
     threads: Option<Threads>,
@@ -147,6 +174,8 @@ struct Shared {
     sampler_cpu_ns: AtomicU64,
     /// Taken by callers and the writer, never by the sampling thread.
     labels: Mutex<Labels>,
+    /// What is to be written beside the samples; as the labels.
+    notes: Mutex<Vec<Note>>,
 }
 
 #[derive(Debug, Default)]
@@ -157,6 +186,10 @@ struct Labels {
 }
 
 impl Shared {
+    fn take_notes(&self) -> Vec<Note> {
+        std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn take_label(&self, target: TargetId) -> String {
         let mut labels = self.labels.lock().unwrap_or_else(PoisonError::into_inner);
         labels.waiting.remove(&target).unwrap_or_default()
@@ -185,10 +218,7 @@ impl Probe {
                 show_duration(options.interval)
             )));
         }
-        let mut sink = match &options.output {
-            Output::Memory => Sink::Memory(Vec::new()),
-            Output::Stream(path) => Sink::create(path)?,
-        };
+        let (mut sink, mut format) = options.output.begin()?;
         let grid = Grid { start: Instant::now(), interval_ns: options.interval.as_nanos() as u64 };
         let shared = Arc::new(Shared::default());
         let (producer, consumer) = ring::ring(options.ring_samples);
@@ -208,10 +238,10 @@ impl Probe {
         let (scheduling, warnings) =
             arrangement.recv().map_err(|_| Error::new("the sampling thread ended before it began"))?;
         warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        let warnings = [options.warnings.clone(), warnings].concat();
         let header = Header { warnings, ..Header::new(grid, scheduling, options.charge_batch) };
-        let (lines, check) = header.to_lines();
-        let begun = sink.append(&lines).and_then(|()| {
-            let writer = Writer::new(grid, consumer, Arc::clone(&shared), sink, check);
+        let begun = format.begin(&header, &mut sink).and_then(|()| {
+            let writer = Writer::new(grid, consumer, Arc::clone(&shared), sink, format);
             let header = header.clone();
             spawn("probe-writer", move || writer.run(header))
         });
@@ -223,7 +253,13 @@ impl Probe {
                 return Err(error);
             }
         };
-        Ok(Probe { header, commands: Some(commands), threads: Some(Threads { sampler, writer }), shared })
+        Ok(Probe {
+            header,
+            output: options.output,
+            commands: Some(commands),
+            threads: Some(Threads { sampler, writer }),
+            shared,
+        })
     }
 
     /// What is known already: the schedule, and what the kernel granted.
@@ -234,11 +270,14 @@ impl Probe {
     /// Samples a counter from the next tick on.
     ///
     /// # Errors
-    /// The label is empty or too long, or there are 1024 targets already.
+    /// The label is empty, too long or not fit for the output's format, or there are 1024 targets already.
     pub fn add(&self, target: Target) -> Result<TargetId> {
         let Target { label, counter } = target;
         if label.is_empty() || label.len() > encoding::MAX_TEXT {
             return Err(Error::usage(format!("the label of a target has 1 to {} bytes", encoding::MAX_TEXT)));
+        }
+        if matches!(self.output, Output::Sebs(_)) {
+            Lines::check_label(&label)?;
         }
         let too_many =
             || Error::new(format!("failed to sample `{label}`: there are too many targets already"));
@@ -277,6 +316,12 @@ impl Probe {
             threads.sampler.thread().unpark();
         }
         sent
+    }
+
+    /// Writes a note into the recording, beside the samples; nothing on the sampling thread's way changes. One of more than
+    /// 4096 bytes as JSON is left out, with a warning in the log.
+    pub fn note(&self, note: Note) {
+        self.shared.notes.lock().unwrap_or_else(PoisonError::into_inner).push(note);
     }
 
     /// How many targets have not ended yet: those that are gone or removed do not count.

@@ -1,9 +1,11 @@
 //! What the samples of one target say of its memory, as a whole and within windows of time.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::Recording;
-use super::event::TargetId;
+use super::event::{Event, TargetId, What};
 use crate::clock::Instant;
 use crate::error::Result;
 use crate::units::Bytes;
@@ -103,12 +105,28 @@ impl Recording {
     /// # Errors
     /// The recording cannot be read.
     pub fn profiles(&self, target: TargetId, windows: &[Window]) -> Result<Vec<Option<Profile>>> {
-        let mut gathering = Windows::new(windows);
-        for sample in self.samples(target)? {
-            let sample = sample?;
-            gathering.add(self.header.instant(&sample), sample.bytes);
+        let windows = BTreeMap::from([(target, windows.to_vec())]);
+        Ok(self.profiles_by_target(&windows)?.remove(&target).unwrap_or_default())
+    }
+
+    /// As [`Recording::profiles`] for several targets, each with windows of its own, in one pass over the recording.
+    ///
+    /// # Errors
+    /// The recording cannot be read.
+    pub fn profiles_by_target(
+        &self,
+        windows: &BTreeMap<TargetId, Vec<Window>>,
+    ) -> Result<BTreeMap<TargetId, Vec<Option<Profile>>>> {
+        let mut gathering: BTreeMap<_, _> =
+            windows.iter().map(|(target, windows)| (*target, Windows::new(windows))).collect();
+        for event in self.events()? {
+            let Event { target, what: What::Sample(sample) } = event? else { continue };
+            if let Some(gathering) = gathering.get_mut(&target) {
+                gathering.add(self.header.instant(&sample), sample.bytes);
+            }
         }
-        Ok(gathering.gathered.iter().map(Accumulator::profile).collect())
+        let profiles = |windows: Windows<'_>| windows.gathered.iter().map(Accumulator::profile).collect();
+        Ok(gathering.into_iter().map(|(target, windows)| (target, profiles(windows))).collect())
     }
 }
 

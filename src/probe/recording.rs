@@ -7,18 +7,25 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::encoding::{Decoder, Record, crc32};
+use super::encoding::{Decoder, FULL_PAYLOAD, Record, crc32};
 use super::event::{Event, Gaps, Sample, TargetId, What};
 use super::grid::Grid;
+#[cfg(test)]
+use super::note::About;
+use super::note::Note;
 use super::scheduling::Scheduling;
+use super::sebs::Lines;
 use super::summary::{Summaries, TargetSummary};
 use crate::clock::{Anchor, Instant};
 use crate::error::{Context, Error, Kind, Result};
-use crate::files;
 use crate::units::Bytes;
+use crate::{files, process};
 
 /// What the first line of a recording begins with; the number is the version of the format.
 const MAGIC: &str = "sebs-lite recording 1";
+
+/// What the recordings of every version begin with.
+pub(super) const ANY_VERSION: &[u8] = b"sebs-lite recording ";
 
 /// The longest header, in bytes, that is believed to be one.
 const MAX_HEADER: u64 = 1 << 20;
@@ -43,8 +50,7 @@ pub struct Header {
     pub boot_id: Option<String>,
     /// How the kernel treats the sampling thread.
     pub scheduling: Scheduling,
-    /// How far the kernel's counter may be from the memory in use, either way, in bytes; absent where the caller did
-    /// not say. Linux charges memory to each CPU in batches of 64 pages.
+    /// How far the kernel's counter may be above the memory in use, in bytes; absent where the caller did not say. Linux charges memory to each CPU in batches of 64 pages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub charge_batch_bytes: Option<u64>,
     /// What was wished for and not granted, a sentence each.
@@ -55,7 +61,6 @@ pub struct Header {
 impl Header {
     pub(super) fn new(grid: Grid, scheduling: Scheduling, charge_batch: Option<Bytes>) -> Header {
         let anchor = Anchor::now();
-        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
         Header {
             program: concat!("sebs-lite ", env!("CARGO_PKG_VERSION")).to_string(),
             clock: "CLOCK_MONOTONIC".to_string(),
@@ -63,7 +68,7 @@ impl Header {
             start_ns: grid.start.0,
             start_time: anchor.rfc3339(grid.start),
             start_epoch_ns: anchor.epoch_ns(grid.start),
-            boot_id: boot_id.ok().map(|id| id.trim().to_string()),
+            boot_id: process::boot_id().ok(),
             scheduling,
             charge_batch_bytes: charge_batch.map(|bytes| bytes.0),
             warnings: Vec::new(),
@@ -143,7 +148,7 @@ pub struct End {
     pub writer_cpu_ns: u64,
 }
 
-/// What was recorded, and where it can be read again.
+/// What was recorded, and where it can be read again: nowhere if the probe wrote SeBS's text, or kept summaries alone.
 #[derive(Debug)]
 pub struct Recording {
     /// What was known when it began.
@@ -162,6 +167,9 @@ pub struct Recording {
 pub(super) enum Source {
     Memory(Vec<u8>),
     File(PathBuf),
+    /// SeBS's text.
+    Sebs(PathBuf),
+    Nothing,
 }
 
 impl Recording {
@@ -189,6 +197,11 @@ impl Recording {
             match record {
                 Record::Joined(event, label) => summaries.add(&event, &label),
                 Record::Event(event) => summaries.add(&event, ""),
+                Record::Note(json) => {
+                    if let Some(note) = parse_note(&json) {
+                        summaries.note(&note);
+                    }
+                }
                 Record::End(json) => {
                     let parsed = serde_json::from_slice(&json);
                     end = Some(parsed.map_err(|error| {
@@ -201,11 +214,20 @@ impl Recording {
         Ok(Recording { header, targets: summaries.finish(), end, warnings: Vec::new(), source })
     }
 
+    /// The file that it, or SeBS's text of it, is in; `None` if it is in none.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.source {
+            Source::Memory(_) | Source::Nothing => None,
+            Source::File(path) | Source::Sebs(path) => Some(path),
+        }
+    }
+
     /// What happened, target by target mixed, in the order of time; missed ticks stand where they show, which is before
     /// the next thing that happened to their target.
     ///
     /// # Errors
-    /// The recording cannot be opened, or, as the last item, cannot be read on.
+    /// The recording cannot be opened, or, as the last item, cannot be read on; `is_usage` if the probe's output holds no
+    /// events.
     pub fn events(&self) -> Result<Events<'_>> {
         let (_, decoder) = self.source.read()?;
         Ok(Events { decoder: Some(decoder), gaps: Gaps::default(), following: None, source: &self.source })
@@ -224,33 +246,45 @@ impl Recording {
         }))
     }
 
+    /// What the recording says beside its samples, in the order in which it was told. A kind of note that this program
+    /// does not know is left out.
+    ///
+    /// # Errors
+    /// As of [`Recording::events`].
+    pub fn notes(&self) -> Result<Vec<Note>> {
+        let (_, mut decoder) = self.source.read()?;
+        let mut notes = Vec::new();
+        while let Some(record) = decoder.next().context(|| self.source.about())? {
+            if let Record::Note(json) = record {
+                notes.extend(parse_note(&json));
+            }
+        }
+        Ok(notes)
+    }
+
     /// Writes the lines that SeBS's sampler writes: `<label> <bytes>` a sample, and `precision not met` for each tick that
     /// was missed or whose sample was lost.
     ///
     /// # Errors
-    /// The recording cannot be read, a label holds a space, or `out` cannot be written.
+    /// The recording cannot be read, a label holds white space, or `out` cannot be written.
     pub fn write_sebs(&self, out: &mut dyn Write) -> Result<()> {
-        if let Some(target) = self.targets.iter().find(|target| target.label.contains(char::is_whitespace)) {
-            let label = &target.label;
-            return Err(Error::usage(format!(
-                "SeBS's format has no place for label `{label}`, which holds a space"
-            )));
-        }
+        self.targets.iter().try_for_each(|target| Lines::check_label(&target.label))?;
+        let about = || "failed to write SeBS's lines".to_string();
+        let (mut lines, mut text) = (Lines::default(), Vec::new());
         for event in self.events()? {
             let event = event?;
-            let written = match event.what {
-                What::Sample(sample) => {
-                    let label = self.targets.get(event.target.index()).map_or("", |target| &target.label);
-                    writeln!(out, "{label} {}", sample.bytes.0)
+            let label = self.targets.get(event.target.index()).map_or("", |target| &target.label);
+            lines.append(&mut text, &event, label);
+            loop {
+                lines.settle(&mut text, FULL_PAYLOAD);
+                if text.len() < FULL_PAYLOAD {
+                    break;
                 }
-                What::Missed { first, last } | What::Lost { first, last, .. } => {
-                    (first..=last).try_for_each(|_| writeln!(out, "precision not met"))
-                }
-                What::Joined { .. } | What::Left { .. } => Ok(()),
-            };
-            written.context(|| "failed to write SeBS's lines".to_string())?;
+                out.write_all(&text).context(about)?;
+                text.clear();
+            }
         }
-        Ok(())
+        out.write_all(&text).context(about)
     }
 
     /// Writes the recording to a file, in the format in which it is streamed.
@@ -261,8 +295,15 @@ impl Recording {
         match &self.source {
             Source::Memory(bytes) => files::write(path, bytes, files::Access::Everyone),
             Source::File(source) => files::copy_file(source, path),
+            Source::Sebs(_) | Source::Nothing => Err(self.source.unreadable()),
         }
     }
+}
+
+/// The note that a record holds, if this program knows its kind.
+fn parse_note(json: &[u8]) -> Option<Note> {
+    let note = serde_json::from_slice(json);
+    note.inspect_err(|error| log::debug!("a note in the recording is not understood: {error}")).ok()
 }
 
 /// The events of a recording; see [`Recording::events`].
@@ -285,7 +326,7 @@ impl Iterator for Events<'_> {
         loop {
             let event = match self.decoder.as_mut()?.next().context(|| self.source.about()) {
                 Ok(Some(Record::Event(event) | Record::Joined(event, _))) => event,
-                Ok(Some(Record::End(_))) => continue,
+                Ok(Some(Record::End(_) | Record::Note(_))) => continue,
                 Ok(None) => return None,
                 Err(error) => {
                     self.decoder = None;
@@ -308,16 +349,60 @@ impl Source {
         let mut reader: Box<dyn BufRead + '_> = match self {
             Source::Memory(bytes) => Box::new(bytes.as_slice()),
             Source::File(path) => Box::new(BufReader::new(File::open(path).context(|| self.about())?)),
+            Source::Sebs(_) | Source::Nothing => return Err(self.unreadable()),
         };
         let (header, check) = Header::read(&mut reader).context(|| self.about())?;
         Ok((header, Decoder::new(Box::new(reader), check)))
     }
 
+    fn unreadable(&self) -> Error {
+        let told = match self {
+            Source::Sebs(path) => format!("`{}` is in SeBS's format, which holds no times", path.display()),
+            _ => "samples were not kept, only the summary of each target".to_string(),
+        };
+        Error::usage(format!("there is nothing to be read again: {told}; sample into a recording instead"))
+    }
+
     fn about(&self) -> String {
         match self {
-            Source::Memory(_) => "failed to read a recording".to_string(),
-            Source::File(path) => format!("failed to read recording `{}`", path.display()),
+            Source::Memory(_) | Source::Nothing => "failed to read a recording".to_string(),
+            Source::File(path) | Source::Sebs(path) => {
+                format!("failed to read recording `{}`", path.display())
+            }
         }
+    }
+}
+
+#[cfg(test)]
+impl Recording {
+    /// A recording of just these events and notes, each with the number of its target, as if a probe had written it.
+    pub(crate) fn literal(
+        header: Header,
+        labels: &[&str],
+        events: &[(u32, What)],
+        notes: &[(u32, About)],
+        end: Option<End>,
+    ) -> Recording {
+        use super::encoding::{Encoder, block};
+        let (mut bytes, mut check) = header.to_lines();
+        let mut encoder = Encoder::default();
+        let mut append = |write: &mut dyn FnMut(&mut Vec<u8>)| {
+            let mut payload = Vec::new();
+            write(&mut payload);
+            bytes.extend(block(&payload, &mut check));
+        };
+        for (target, what) in events {
+            let event = Event { target: TargetId(*target), what: *what };
+            append(&mut |payload| encoder.append(payload, &event, labels[*target as usize]));
+        }
+        for (target, about) in notes {
+            let note = Note { target: TargetId(*target), about: about.clone() };
+            append(&mut |payload| Encoder::append_note(payload, &serde_json::to_vec(&note).unwrap()));
+        }
+        if let Some(end) = end {
+            append(&mut |payload| Encoder::append_end(payload, &serde_json::to_vec(&end).unwrap()));
+        }
+        Recording::from_bytes(bytes).unwrap()
     }
 }
 

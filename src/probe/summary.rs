@@ -1,9 +1,14 @@
 //! What a recording says of each target, gathered from its events one by one in bounded memory.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use super::event::{Ending, Event, Gaps, TargetId, What};
 use super::grid::Grid;
 use super::lateness::{Histogram, Lateness};
+use super::note::{About, Note};
 use super::profile::{Accumulator, Profile};
+use crate::units::Bytes;
 
 /// One target of a recording.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +34,15 @@ pub struct TargetSummary {
     pub lateness: Option<Lateness>,
     /// What its samples were; absent where there are none.
     pub profile: Option<Profile>,
+    /// What was read, as [`About::Source`] says it; absent where nobody said.
+    pub source: Option<String>,
+    /// A name that people know it by, if its label is none.
+    pub name: Option<String>,
+    /// The largest of the kernel's own peaks that were noted, each over another time, which may have begun before the target
+    /// was sampled; absent where none was.
+    pub kernel_peak: Option<Bytes>,
+    /// Had the kernel counted that peak already when sampling began?
+    pub kernel_peak_is_older: bool,
 }
 
 impl TargetSummary {
@@ -44,7 +58,22 @@ pub(super) struct Summaries {
     grid: Grid,
     gaps: Gaps,
     targets: Vec<Building>,
+    /// A note may come before its target has joined.
+    noted: BTreeMap<TargetId, Noted>,
 }
+
+/// What was noted of a target.
+#[derive(Debug, Default)]
+struct Noted {
+    source: Option<String>,
+    name: Option<String>,
+    kernel_peak: Option<Bytes>,
+    /// When the kernel had counted that peak, or later.
+    kernel_peak_at_ns: u64,
+}
+
+/// So long after a target's first tick was due its counters have been read for the first time.
+const FIRST_LOOK: Duration = Duration::from_millis(5);
 
 #[derive(Debug)]
 struct Building {
@@ -55,7 +84,7 @@ struct Building {
 
 impl Summaries {
     pub(super) fn new(grid: Grid) -> Summaries {
-        Summaries { grid, gaps: Gaps::default(), targets: Vec::new() }
+        Summaries { grid, gaps: Gaps::default(), targets: Vec::new(), noted: BTreeMap::new() }
     }
 
     /// Takes in an event; `label` is that of a target that joins. Targets join in the order of their numbers.
@@ -76,6 +105,10 @@ impl Summaries {
                     lost: 0,
                     lateness: None,
                     profile: None,
+                    source: None,
+                    name: None,
+                    kernel_peak: None,
+                    kernel_peak_is_older: false,
                 },
                 lateness: Histogram::default(),
                 memory: Accumulator::default(),
@@ -114,11 +147,37 @@ impl Summaries {
         }
     }
 
-    pub(super) fn finish(self) -> Vec<TargetSummary> {
-        let finish = |target: Building| TargetSummary {
-            lateness: target.summary.lateness.or_else(|| target.lateness.lateness()),
-            profile: target.memory.profile(),
-            ..target.summary
+    /// Takes in a note.
+    pub(super) fn note(&mut self, note: &Note) {
+        match &note.about {
+            About::Source { source, name } => {
+                let noted = self.noted.entry(note.target).or_default();
+                (noted.source, noted.name) = (Some(source.clone()), name.clone());
+            }
+            About::KernelPeak { bytes, at_ns, .. } => {
+                let noted = self.noted.entry(note.target).or_default();
+                let peak = Some(Bytes(*bytes));
+                if peak > noted.kernel_peak {
+                    (noted.kernel_peak, noted.kernel_peak_at_ns) = (peak, *at_ns);
+                }
+            }
+            About::Invocation { .. } => {}
+        }
+    }
+
+    pub(super) fn finish(mut self) -> Vec<TargetSummary> {
+        let finish = |target: Building| {
+            let noted = self.noted.remove(&target.summary.id).unwrap_or_default();
+            let first_look = self.grid.due(target.summary.first_tick).after(FIRST_LOOK);
+            TargetSummary {
+                lateness: target.summary.lateness.or_else(|| target.lateness.lateness()),
+                profile: target.memory.profile(),
+                source: noted.source,
+                name: noted.name,
+                kernel_peak: noted.kernel_peak,
+                kernel_peak_is_older: noted.kernel_peak.is_some() && noted.kernel_peak_at_ns <= first_look.0,
+                ..target.summary
+            }
         };
         self.targets.into_iter().map(finish).collect()
     }
@@ -126,12 +185,9 @@ impl Summaries {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::clock::Instant;
     use crate::probe::Sample;
-    use crate::units::Bytes;
 
     #[test]
     fn what_was_taken_and_missed_is_what_was_planned() {
@@ -146,10 +202,16 @@ mod tests {
         add(What::Lost { first: 15, last: 20, samples: 4 });
         add(sample(21, 7));
         add(What::Left { tick: 23, ending: Ending::Gone });
+        for (bytes, at_ns) in [(12, 5), (20, 5_020_000), (11, 5_030_000)] {
+            let about = About::KernelPeak { bytes, from_ns: None, at_ns };
+            summaries.note(&Note { target: TargetId(0), about });
+        }
         let summary = summaries.finish().remove(0);
         assert_eq!((summary.first_tick, summary.end_tick, summary.planned()), (10, 23, 13));
         assert_eq!((summary.taken, summary.missed, summary.lost), (7, 6, 4));
         assert_eq!(summary.ending, Some(Ending::Gone));
+        assert_eq!((summary.kernel_peak, summary.source), (Some(Bytes(20)), None));
+        assert!(!summary.kernel_peak_is_older);
         assert_eq!(summary.lateness.unwrap().max_ns, 21);
         let profile = summary.profile.unwrap();
         assert_eq!((profile.samples, profile.peak, profile.mean_bytes), (3, Bytes(9), 7.0));
@@ -162,11 +224,18 @@ mod tests {
     #[test]
     fn a_target_that_was_never_sampled_has_no_figures() {
         let mut summaries = Summaries::new(Grid { start: Instant(0), interval_ns: 1_000 });
+        let about = About::Source { source: "a file".to_string(), name: Some("x".to_string()) };
+        summaries.note(&Note { target: TargetId(0), about });
+        let about = About::KernelPeak { bytes: 7, from_ns: None, at_ns: 5 };
+        summaries.note(&Note { target: TargetId(0), about });
         summaries.add(&Event { target: TargetId(0), what: What::Joined { tick: 3 } }, "a");
         let left = What::Left { tick: 5, ending: Ending::Stopped };
         summaries.add(&Event { target: TargetId(0), what: left }, "");
         let summary = summaries.finish().remove(0);
         assert_eq!((summary.planned(), summary.missed, summary.taken), (2, 2, 0));
         assert_eq!((summary.lateness, summary.profile), (None, None));
+        // Its source was told before it joined.
+        assert_eq!((summary.source.as_deref(), summary.name.as_deref()), (Some("a file"), Some("x")));
+        assert_eq!((summary.kernel_peak, summary.kernel_peak_is_older), (Some(Bytes(7)), true));
     }
 }

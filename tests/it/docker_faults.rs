@@ -1,6 +1,7 @@
 //! The engine client against a socket that answers as other engines do, or as no engine should.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::ops::ControlFlow;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -14,7 +15,7 @@ use sebs_lite::progress::Progress;
 use crate::support::unique;
 
 /// What a [`FakeEngine`] does with a request, once it has read the head.
-enum Reply {
+pub(crate) enum Reply {
     /// Reads the body and answers.
     Json(u16, &'static str),
     /// Writes this and closes, without a look at the body.
@@ -28,13 +29,16 @@ enum Reply {
 }
 
 /// A Unix socket that answers each request as a function of `METHOD /path?query` says.
-struct FakeEngine {
-    socket: PathBuf,
+pub(crate) struct FakeEngine {
+    pub(crate) socket: PathBuf,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl FakeEngine {
-    fn start(api_version: &'static str, reply: impl Fn(&str) -> Reply + Send + Sync + 'static) -> FakeEngine {
+    pub(crate) fn start(
+        api_version: &'static str,
+        reply: impl Fn(&str) -> Reply + Send + Sync + 'static,
+    ) -> FakeEngine {
         let socket = std::env::temp_dir().join(unique("sock"));
         let listener = UnixListener::bind(&socket).unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -49,11 +53,11 @@ impl FakeEngine {
         FakeEngine { socket, requests }
     }
 
-    fn connect(&self) -> sebs_lite::Result<Engine> {
+    pub(crate) fn connect(&self) -> sebs_lite::Result<Engine> {
         Engine::connect_to(&self.socket, &Cancel::new())
     }
 
-    fn requests(&self) -> Vec<String> {
+    pub(crate) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
 }
@@ -293,4 +297,30 @@ fn connections_are_kept_for_the_next_call() {
         engine.inspect_container("x").unwrap();
     }
     assert_eq!(fake.requests().len(), 21);
+}
+
+#[test]
+fn readings_of_memory_are_followed_to_their_end_and_a_lost_engine_is_no_end() {
+    const READINGS: &str = "{\"memory_stats\":{\"usage\":1}}\n{\"memory_stats\":{\"usage\":2}}\n";
+    let follow = |rest: &str| {
+        let answer = format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{READINGS}{rest}");
+        let fake = FakeEngine::start("1.41", move |_| Reply::Early(answer.clone()));
+        let mut readings = Vec::new();
+        let followed = fake.connect().unwrap().follow_memory("x", |reading| {
+            readings.push(reading.usage_bytes);
+            ControlFlow::Continue(())
+        });
+        (readings, followed)
+    };
+    // What comes after the reading that is none is not looked at.
+    let (readings, followed) = follow("{\"memory_stats\":{}}\n{\"memory_stats\":{\"usage\":3}}\n");
+    assert!(readings == [1, 2] && followed.is_ok());
+    let (readings, followed) = follow("{\"memory_st");
+    assert!(readings == [1, 2] && followed.unwrap_err().is_disconnected());
+    let (readings, followed) = follow("<html>");
+    assert_eq!(readings, [1, 2]);
+    assert!(followed.unwrap_err().to_string().contains("not what its API describes"));
+    let gone = FakeEngine::start("1.41", |_| Reply::Json(404, "{\"message\":\"No such container: x\"}"));
+    let followed = gone.connect().unwrap().follow_memory("x", |_| ControlFlow::Continue(()));
+    assert!(followed.unwrap_err().is_not_found());
 }

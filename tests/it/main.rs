@@ -12,6 +12,7 @@ mod lifecycle;
 mod probe;
 mod program;
 mod runtime;
+mod sebs_text;
 mod servers;
 mod serving;
 mod suite;

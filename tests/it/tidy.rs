@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules of the library, each of which may use those before it.
-const LAYERS: [&str; 20] = [
+const LAYERS: [&str; 22] = [
     "error",
     "cancel",
     "progress",
@@ -14,6 +14,7 @@ const LAYERS: [&str; 20] = [
     "clock",
     "http",
     "host",
+    "process",
     "docker",
     "cgroup",
     "probe",
@@ -24,6 +25,7 @@ const LAYERS: [&str; 20] = [
     "benchmark",
     "local",
     "experiment",
+    "doctor",
     "report",
 ];
 

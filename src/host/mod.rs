@@ -1,8 +1,14 @@
 //! What machine this is: what a result has to say of it, so that its numbers can be compared.
 
+mod noise;
+
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+
+pub use noise::{CpuTime, Noise};
+
+pub(crate) use noise::cpus_of_list;
 
 /// The machine that measured, as far as it can be read; what could not be read is absent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
