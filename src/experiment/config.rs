@@ -57,6 +57,25 @@ pub struct RuntimeChoices {
 pub struct DeploymentChoices {
     /// Name of the platform.
     pub name: Option<String>,
+    /// What is chosen of the local platform.
+    #[serde(default)]
+    pub local: Option<LocalChoices>,
+}
+
+/// What is chosen of the local platform.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct LocalChoices {
+    /// What it is to use.
+    #[serde(default)]
+    pub resources: Option<ResourceChoices>,
+}
+
+/// What a platform is to use.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct ResourceChoices {
+    /// What sets the names of its resources apart from those of others: `local-0123abcd`.
+    #[serde(default)]
+    pub resources_id: Option<String>,
 }
 
 impl Configuration {
@@ -68,6 +87,12 @@ impl Configuration {
         let text = files::read_text(path).map_err(|error| Error::usage(error.to_string()))?;
         let parsed = serde_json::from_str(&text).map_err(|error| Error::usage(error.to_string()));
         parsed.context(|| format!("failed to read the configuration `{}`", path.display()))
+    }
+
+    /// The id that sets the local platform's resources apart from those of others; `None` where none is chosen.
+    pub fn resources_id(&self) -> Option<&str> {
+        let id = self.deployment.local.as_ref()?.resources.as_ref()?.resources_id.as_deref()?;
+        (!id.is_empty()).then_some(id)
     }
 
     /// Is the function to be baked into an image, by either word for it?
@@ -148,14 +173,17 @@ mod tests {
             r#"{"experiments": {"deployment": "local", "update_code": false, "architecture": "x64",
                  "container_deployment": true, "runtime": {"language": "python", "version": "3.9"},
                  "type": "invocation-overhead", "perf-cost": {"benchmark": "110.dynamic-html"}},
-                 "deployment": {"name": "local", "aws": {"region": "us-east-1"}, "local": {"storage": {}}}}"#,
+                 "deployment": {"name": "local", "aws": {"region": "us-east-1"},
+                 "local": {"storage": {}, "resources": {"resources_id": "local-0123abcd"}}}}"#,
         )
         .unwrap();
         assert_eq!(configuration.experiments.update_code, Some(false));
         assert_eq!(configuration.experiments.runtime.language.as_deref(), Some("python"));
         assert!(configuration.wants_container());
         assert_eq!(configuration.deployment.name.as_deref(), Some("local"));
+        assert_eq!(configuration.resources_id(), Some("local-0123abcd"));
         assert!(!read("{}").unwrap().wants_container());
+        assert_eq!(read(r#"{"deployment": {"local": {"storage": {}}}}"#).unwrap().resources_id(), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::faas::ExecutionResult;
 use crate::host::Host;
 
 use super::config::ResultConfig;
+use super::memory::Measurement;
 
 /// The version of the file's shape.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -35,6 +36,9 @@ pub struct ExperimentResult {
     /// The machine it ran on.
     #[serde(default)]
     pub environment: Environment,
+    /// How memory was sampled; absent where it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measurement: Option<Measurement>,
 }
 
 /// The machine and the parts that an experiment ran on.
@@ -70,6 +74,7 @@ impl ExperimentResult {
             config,
             schema_version: SCHEMA_VERSION,
             environment,
+            measurement: None,
         }
     }
 

@@ -41,8 +41,11 @@ impl ResultStore {
         let path = match handle.try_lock() {
             Ok(()) => folder.join(NAME),
             Err(TryLockError::WouldBlock) => {
-                let path =
-                    folder.join(format!("experiments-{}-{}.json", stamp(begin_time), std::process::id()));
+                let path = folder.join(format!(
+                    "experiments-{}-{}.json",
+                    clock::stamp(begin_time),
+                    std::process::id()
+                ));
                 let shown = path.display();
                 log::warn!("another run writes to `{}`: this one writes `{shown}`", folder.display());
                 path
@@ -55,6 +58,15 @@ impl ResultStore {
         };
         let last_save = Instant::now();
         Ok(ResultStore { path, _folder: handle, has_saved: false, last_save, last_cost: Duration::ZERO })
+    }
+
+    /// A path beside the result for what was sampled in a run that began at `begin_time`, which nothing has yet and which
+    /// stays when a later run sets this one's result aside: `memory-20261121T092048Z.recording`. Where another run is at
+    /// work in the folder it carries the process id, as the result does: two that begin in one second would find the same.
+    pub fn recording_path(&self, begin_time: f64) -> PathBuf {
+        let is_alone = self.path.ends_with(NAME);
+        let stem = if is_alone { "memory".to_string() } else { format!("memory-{}", std::process::id()) };
+        free_path(self.path.parent().unwrap_or(Path::new("")), &stem, begin_time, "recording")
     }
 
     /// The file, once it has been saved; `None` before.
@@ -111,25 +123,19 @@ fn set_aside(path: &Path) -> Result<()> {
         log::warn!("{error}: its time of change names it instead");
         modified.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
     });
-    let aside = free_path(path.parent().unwrap_or(Path::new("")), begin_time);
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let aside = free_path(folder, "experiments", begin_time, "json");
     log::info!("`{}` of an earlier run is now `{}`", path.display(), aside.display());
     std::fs::rename(path, &aside).context(about)
 }
 
 /// `experiments-20261121T092048Z.json`, or one with a number behind it, that nothing has yet.
-fn free_path(folder: &Path, begin_time: f64) -> PathBuf {
-    let stamp = stamp(begin_time);
-    let name = |suffix: String| folder.join(format!("experiments-{stamp}{suffix}.json"));
+fn free_path(folder: &Path, stem: &str, begin_time: f64, ending: &str) -> PathBuf {
+    let stamp = clock::stamp(begin_time);
+    let name = |suffix: String| folder.join(format!("{stem}-{stamp}{suffix}.{ending}"));
     let numbered = (2..).map(|number| name(format!("-{number}")));
     let mut paths = std::iter::once(name(String::new())).chain(numbered);
     paths.find(|path| !path.exists()).expect("the numbers do not end")
-}
-
-/// `20261121T092048Z`.
-fn stamp(begin_time: f64) -> String {
-    let text = clock::rfc3339((begin_time * 1e9) as u64);
-    let seconds = text.chars().take_while(|c| *c != '.').filter(|c| c.is_ascii_alphanumeric());
-    seconds.chain(['Z']).collect()
 }
 
 #[cfg(test)]
@@ -207,6 +213,7 @@ mod tests {
         assert_eq!(second.saved_path(), None);
         let own = folder.join(format!("experiments-20261121T092049Z-{}.json", std::process::id()));
         assert_eq!(second.path, own);
+        assert_ne!(first.recording_path(1_795_252_849.0), second.recording_path(1_795_252_849.0));
         third.path = folder.join("experiments-20261121T092049Z-1.json");
         second.save(&result(1_795_252_849.0)).unwrap();
         second.save(&result(1_795_252_849.0)).unwrap();

@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
+use crate::probe::Window;
 
 /// One invocation, served or failed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -104,12 +105,61 @@ pub struct Invocation {
     pub instance_id: Option<String>,
     /// Was the connection one that an earlier invocation had left open?
     pub reused_connection: bool,
+    /// `times.client_begin` by the monotonic clock, which recordings of memory count by too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub begin_monotonic_ns: Option<u64>,
+    /// `times.client_end` by the monotonic clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end_monotonic_ns: Option<u64>,
+    /// The most that its instance used, page cache included: the largest of what the kernel's own peak counter, where it is
+    /// the invocation's own, and the samples within it say, and, beside samples, of the readings just before and just after
+    /// it. Absent without the first two: those readings alone are no peak.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_peak_bytes: Option<u64>,
+    /// The kernel's own peak; absent where the kernel did not count it for this invocation alone, and it was no higher
+    /// than any before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_kernel_peak_bytes: Option<u64>,
+    /// Mean of the samples within it; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_mean_bytes: Option<f64>,
+    /// How many samples were taken within it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_samples: Option<u64>,
+    /// What its instance used just before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_before_bytes: Option<u64>,
+    /// What its instance used just after it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_after_bytes: Option<u64>,
+    /// Anonymous memory of its instance just after it, which the kernel may tell up to 2 s late.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_anon_bytes: Option<u64>,
+    /// Page cache of its instance just after it, which the kernel may tell up to 2 s late.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_file_bytes: Option<u64>,
+    /// What was read: `cgroup v2 memory.current`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_source: Option<String>,
+    /// Did another invocation run on its instance meanwhile, so that the memory is that of both?
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overlapping: Option<bool>,
+    /// Processes of its instance that the kernel killed meanwhile, for want of memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oom_kills: Option<u64>,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// The judgement of the benchmark's own validator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation: Option<Validation>,
+}
+
+impl Invocation {
+    /// From its begin to its end, by the monotonic clock.
+    pub fn window(&self) -> Option<Window> {
+        Some(Window { begin_ns: self.begin_monotonic_ns?, end_ns: self.end_monotonic_ns? })
+    }
 }
 
 /// What a benchmark's own validator says of an output.
@@ -179,6 +229,31 @@ impl ExecutionResult {
             output: &'a RawValue,
         }
         serde_json::from_str::<Outer<'_>>(self.output.get()).ok().map(|reply| reply.result.output)
+    }
+
+    /// Takes in a reading of its instance's memory within it; its peak is the highest of all.
+    pub fn raise_memory_peak(&mut self, bytes: Option<u64>) {
+        let peak = self.invocation.memory_peak_bytes.max(bytes);
+        self.invocation.memory_peak_bytes = peak;
+        self.stats.memory_used = peak.map(|bytes| bytes as f64 / 1e6);
+    }
+
+    /// Fills in what a cloud would charge for: the function's memory limit, for the time in its handler, in ms begun.
+    ///
+    /// `limit_mb` is 0 where there is none; then the peak is charged for, in MB of 2²⁰ bytes begun, once it is known. What
+    /// failed is not charged for.
+    pub fn bill(&mut self, limit_mb: u64) {
+        const MIB: u64 = 1 << 20;
+        let peak_mb = self.invocation.memory_peak_bytes.map(|bytes| bytes.div_ceil(MIB));
+        let memory = if limit_mb > 0 { Some(limit_mb) } else { peak_mb };
+        let handler_us = self.invocation.handler_us.filter(|_| !self.stats.failure);
+        let (Some(memory), Some(handler_us)) = (memory, handler_us) else { return };
+        let billed_ms = handler_us.div_ceil(1000);
+        self.billing = ExecutionBilling {
+            memory: Some(memory),
+            billed_time: Some(billed_ms),
+            gb_seconds: memory as f64 / 1024.0 * billed_ms as f64 / 1000.0,
+        };
     }
 
     /// Marks the invocation as failed, and why.
@@ -320,6 +395,32 @@ mod tests {
         assert_eq!(json["stats"]["memory_used"], serde_json::Value::Null);
         assert_eq!(json["invocation"]["error"], "timed out after 10 s");
         assert_eq!(json["output"], serde_json::json!({"result": {}}));
+    }
+
+    #[test]
+    fn what_is_charged_for_is_the_limit_or_else_the_peak() {
+        let mut result = ExecutionResult::empty();
+        result.bill(256);
+        assert_eq!(result.billing, ExecutionBilling::default());
+        result.invocation.handler_us = Some(1_500_001);
+        result.bill(256);
+        let expected = |memory, gb_seconds| ExecutionBilling {
+            memory: Some(memory),
+            billed_time: Some(1501),
+            gb_seconds,
+        };
+        assert_eq!(result.billing, expected(256, 0.25 * 1.501));
+        result.raise_memory_peak(Some((64 << 20) + 1));
+        result.raise_memory_peak(Some(1));
+        result.raise_memory_peak(None);
+        assert_eq!(result.stats.memory_used, Some(67.108865));
+        result.bill(0);
+        assert_eq!(result.billing, expected(65, 65.0 / 1024.0 * 1.501));
+        let mut failed = ExecutionResult::empty();
+        failed.invocation.handler_us = Some(1);
+        failed.fail("boom");
+        failed.bill(256);
+        assert_eq!(failed.billing, ExecutionBilling::default());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::docker::{
 };
 use crate::error::{Error, Kind, Result};
 use crate::faas::FunctionConfig;
-use crate::files;
+use crate::files::{self, Access};
 use crate::http::{Client, Limits, Request};
 use crate::units::Bytes;
 
@@ -364,13 +364,29 @@ pub(crate) fn log_tail(engine: &Engine, id: &str) -> String {
     }
 }
 
+/// Writes what an instance printed to its file below `folder`, if it printed anything.
+///
+/// # Errors
+/// The engine does not give it, or the file cannot be written.
+pub(super) fn save_log(engine: &Engine, folder: &Path, function: &str, id: &str) -> Result<()> {
+    let text = engine.container_logs(id, None)?.combined();
+    if text.is_empty() {
+        return Ok(());
+    }
+    let short = super::short(id);
+    let path = folder.join(format!("{}-{short}.log", plain_name(function)));
+    text.lines().for_each(|line| log::debug!("{short}: {line}"));
+    log::info!("what instance {short} printed is in `{}`", path.display());
+    files::write(&path, text.as_bytes(), Access::Everyone)
+}
+
 /// A name that says what the container is for and that no other container has.
 fn container_name(function: &str) -> String {
     format!("{}-{}", plain_name(function), files::random_hex(8))
 }
 
 /// The function's name in letters that the engine takes, and that name no other folder.
-pub(super) fn plain_name(function: &str) -> String {
+fn plain_name(function: &str) -> String {
     let fit = |c: char| if c.is_ascii_alphanumeric() || "_.-".contains(c) { c } else { '-' };
     let name: String = function.chars().map(fit).collect();
     let name = name.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());

@@ -1,91 +1,36 @@
 //! The local platform: functions run in Docker containers on this machine.
 
 mod container;
+mod feed;
+mod meter;
+mod options;
 mod prepare;
+mod sampling;
 mod trigger;
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::cache::{Cache, FunctionKey};
 use crate::cancel::Cancel;
-use crate::docker::{ContainerInspect, Engine, Lifetime, OwnedContainer, Owner};
+use crate::docker::{Engine, Lifetime, OwnedContainer, Owner};
 use crate::error::{Error, Result};
 use crate::faas::{
     CodePackage, ExecutionResult, Function, FunctionConfig, Instance, Language, System, Trigger, TriggerType,
 };
-use crate::files::{self, Access};
 use crate::host;
-use crate::units::Bytes;
+use crate::probe::{Recording, TargetId};
 
 use container::{InstanceRequest, Starter};
 
 pub use container::{AddressMode, DEFAULT_PORT};
+pub use meter::{Meter, MeterOptions, SourceChoice};
+pub use options::LocalOptions;
 pub use prepare::{BuildChoices, Prepared, prepare};
 pub use trigger::{Failure, HttpTrigger, PendingInvocation, TriggerOptions};
-
-/// How functions are run.
-#[derive(Clone, Debug)]
-pub struct LocalOptions {
-    /// Are new functions meant to outlive the command? [`Local::keep`] then records them.
-    pub keep: bool,
-    /// Where instances are invoked.
-    pub address: AddressMode,
-    /// The port of 127.0.0.1 that an instance is published at; `None`: the engine chooses a free one.
-    pub host_port: Option<u16>,
-    /// How long an instance may take until its server answers.
-    pub start_timeout: Duration,
-    /// Is the connection of one invocation left open for the next? SeBS opens one for each.
-    pub keeps_connection: bool,
-    /// The most bytes that a payload or an answer may have.
-    pub max_payload: Bytes,
-    /// Environment of the function, beside what the function server is told.
-    pub env: Vec<(String, String)>,
-    /// Are containers privileged, as SeBS's are, so that functions may read performance counters?
-    pub privileged: bool,
-    /// The folder for what functions print, a file an instance; `None`: it is dropped.
-    pub logs: Option<PathBuf>,
-}
-
-impl Default for LocalOptions {
-    fn default() -> LocalOptions {
-        LocalOptions {
-            keep: false,
-            address: AddressMode::Auto,
-            host_port: None,
-            start_timeout: Duration::from_secs(60),
-            keeps_connection: false,
-            max_payload: Bytes(256 << 20),
-            env: Vec::new(),
-            privileged: false,
-            logs: None,
-        }
-    }
-}
-
-impl LocalOptions {
-    /// Is a container, which an earlier command started, one that these options would have led to?
-    fn hold_for(&self, container: &ContainerInspect) -> bool {
-        let has = |name: &str, value: &str| {
-            container.config.env.iter().any(|known| known.strip_prefix(name) == Some(&format!("={value}")))
-        };
-        let payload = self.max_payload.0.to_string();
-        let published = container::published_address(container).map(|address| address.port());
-        self.privileged == container.host_config.privileged
-            && self.env.iter().all(|(name, value)| has(name, value))
-            && has(container::MAX_PAYLOAD, &payload)
-            && match self.address {
-                AddressMode::Auto => true,
-                AddressMode::Bridge => published.is_none(),
-                AddressMode::Published => published.is_some(),
-            }
-            && self.host_port.is_none_or(|port| published == Some(port))
-    }
-}
 
 /// The local platform, and the instances it runs. Dropping it removes what was not kept; [`System::shutdown`] does the
 /// same and reports errors.
@@ -103,6 +48,8 @@ pub struct Local {
     instances: HashMap<String, LiveInstance>,
     /// Names of the functions that an earlier command kept.
     kept: HashSet<String>,
+    /// `None` where memory is not sampled, or not any more.
+    meter: Option<Meter>,
     has_warned_of_server: bool,
 }
 
@@ -122,6 +69,8 @@ struct LiveInstance {
     is_invoked: bool,
     /// `None`: an earlier command kept it, and its removal is not ours.
     container: Option<OwnedContainer>,
+    /// What the meter knows it as.
+    target: Option<TargetId>,
 }
 
 impl Local {
@@ -149,6 +98,7 @@ impl Local {
             engine,
             cache,
             cancel: cancel.clone(),
+            meter: options.measure.clone().map(Meter::new),
             options,
             owner,
             caller: info.caller(),
@@ -172,6 +122,12 @@ impl Local {
             return Ok(());
         }
         self.record(function)?;
+        self.release(function);
+        Ok(())
+    }
+
+    /// Lets the instances of a function outlive this value, which is not answerable for them any more.
+    pub fn release(&mut self, function: &Function) {
         for instance in &function.instances {
             if let Some(container) =
                 self.instances.get_mut(&instance.instance_id).and_then(|live| live.container.take())
@@ -179,12 +135,23 @@ impl Local {
                 container.keep();
             }
         }
-        Ok(())
     }
 
     /// Was this function kept by an earlier command, or is it by this one?
     pub fn is_kept(&self, function: &Function) -> bool {
         self.options.keep || self.kept.contains(&function.name)
+    }
+
+    /// Ends the sampling of memory, and gives what was recorded; `None` if there was nothing to sample.
+    ///
+    /// # Errors
+    /// Those of [`Meter::stop`].
+    pub fn finish_measurement(&mut self) -> Result<Option<Recording>> {
+        self.meter.take().map_or(Ok(None), Meter::stop)
+    }
+
+    fn attach(&mut self, id: &str) -> Result<Option<TargetId>> {
+        self.meter.as_mut().map(|meter| meter.attach_container(&self.engine, id)).transpose()
     }
 
     fn record(&mut self, function: &Function) -> Result<()> {
@@ -204,10 +171,12 @@ impl Local {
     }
 
     fn start_instance(&mut self, name: &str, deployed: &Deployed) -> Result<Instance> {
-        let lifetime = if self.options.keep || self.kept.contains(name) {
-            Lifetime::Kept { file: self.cache.record_file(&deployed.package.benchmark) }
-        } else {
-            Lifetime::Run
+        let lifetime = match &self.options.deployment_file {
+            Some(file) => Lifetime::Kept { file: file.clone() },
+            None if self.options.keep || self.kept.contains(name) => {
+                Lifetime::Kept { file: self.cache.record_file(&deployed.package.benchmark) }
+            }
+            None => Lifetime::Run,
         };
         let mut request = InstanceRequest {
             function_name: name,
@@ -237,12 +206,14 @@ impl Local {
             started.map_err(|error| error.context(format!("failed to start an instance of `{name}`")))?;
         let id = started.container.id().to_string();
         log::info!("instance {} of `{name}` answers at {}", short(&id), started.address);
+        let target = self.attach(&id)?;
         let trigger = self.trigger(started.address, &deployed.config);
         let live = LiveInstance {
             function: name.to_string(),
             trigger,
             is_invoked: false,
             container: Some(started.container),
+            target,
         };
         self.instances.insert(id.clone(), live);
         Ok(Instance { instance_id: id, url: started.address.to_string(), port: started.address.port() })
@@ -309,17 +280,7 @@ impl Local {
     /// Writes what an instance printed to its file; a log that cannot be had costs no result.
     fn save_log(&self, function: &str, id: &str) {
         let Some(folder) = &self.options.logs else { return };
-        let path = folder.join(format!("{}-{}.log", container::plain_name(function), short(id)));
-        let saved = self.engine.without_cancel().container_logs(id, None).and_then(|logs| {
-            let text = logs.combined();
-            if text.is_empty() {
-                return Ok(());
-            }
-            text.lines().for_each(|line| log::debug!("{}: {line}", short(id)));
-            log::info!("what instance {} printed is in `{}`", short(id), path.display());
-            files::write(&path, text.as_bytes(), Access::Everyone)
-        });
-        if let Err(error) = saved {
+        if let Err(error) = container::save_log(&self.engine.without_cancel(), folder, function, id) {
             log::warn!("failed to save the log of instance {}: {error}", short(id));
         }
     }
@@ -334,6 +295,62 @@ impl Local {
                  no invocation is known to be cold"
             );
         }
+    }
+
+    /// Invokes one instance, which is given up if its handler may still be at work or it is dead.
+    fn invoke_instance(
+        &mut self,
+        function: &mut Function,
+        id: &str,
+        payload: &str,
+    ) -> Result<ExecutionResult> {
+        let live = self
+            .instances
+            .get_mut(id)
+            .ok_or_else(|| Error::new(format!("instance {} is not run by this platform", short(id))))?;
+        let address = live.trigger.address();
+        let is_first = !std::mem::replace(&mut live.is_invoked, true);
+        let mut metered = self.meter.as_mut().zip(live.target);
+        let before = metered.as_mut().and_then(|(meter, target)| meter.before_invocation(*target));
+        let (mut result, failure) = live.trigger.sync_invoke(payload)?;
+        if let Some(((meter, target), before)) = metered.as_mut().zip(before) {
+            meter.after_invocation(*target, &before, &mut result);
+        }
+        result.invocation.instance_id = Some(id.to_string());
+        if result.stats.failure && result.request_id.is_empty() {
+            // The server could not say so.
+            result.stats.cold_start = is_first;
+        }
+        self.warn_of_server(&result, function.config.runtime.language);
+        let cause = match failure {
+            None | Some(Failure::Answered) => return Ok(result),
+            Some(Failure::TimedOut) => None,
+            Some(Failure::Disconnected) => match container::cause_of_death(
+                &self.engine,
+                &self.cancel,
+                id,
+                address,
+                function.config.memory,
+            ) {
+                Ok(None) => return Ok(result),
+                Ok(cause) => cause,
+                Err(error) if error.is_cancelled() => return Err(error),
+                // The invocation failed, and is recorded, even where nobody can say why.
+                Err(error) => {
+                    log::warn!("{error}");
+                    return Ok(result);
+                }
+            },
+        };
+        if let Some(cause) = cause {
+            result.fail(cause);
+        }
+        // Its handler is still at work, or it is dead: the next invocation gets an instance of its own.
+        function.instances.retain(|instance| instance.instance_id != id);
+        if let Err(error) = self.retire(id) {
+            log::warn!("failed to remove instance {}: {error}", short(id));
+        }
+        Ok(result)
     }
 
     /// The instance to invoke next: the function's own, or a new one where that died.
@@ -420,6 +437,7 @@ impl System for Local {
                 trigger: self.trigger(address, &function.config),
                 is_invoked: true,
                 container: None,
+                target: self.attach(&instance.instance_id)?,
             };
             self.instances.insert(instance.instance_id.clone(), live);
             living.push(instance);
@@ -464,46 +482,11 @@ impl System for Local {
     fn invoke(&mut self, function: &mut Function, payload: &str) -> Result<ExecutionResult> {
         self.cancel.check()?;
         let id = self.instance_for(function)?;
-        let live = self
-            .instances
-            .get_mut(&id)
-            .ok_or_else(|| Error::new(format!("instance {} is not run by this platform", short(&id))))?;
-        let address = live.trigger.address();
-        let is_first = !std::mem::replace(&mut live.is_invoked, true);
-        let (mut result, failure) = live.trigger.sync_invoke(payload)?;
-        result.invocation.instance_id = Some(id.clone());
-        if result.stats.failure && result.request_id.is_empty() {
-            // The server could not say so.
-            result.stats.cold_start = is_first;
-        }
-        self.warn_of_server(&result, function.config.runtime.language);
-        let cause = match failure {
-            None | Some(Failure::Answered) => return Ok(result),
-            Some(Failure::TimedOut) => None,
-            Some(Failure::Disconnected) => match container::cause_of_death(
-                &self.engine,
-                &self.cancel,
-                &id,
-                address,
-                function.config.memory,
-            ) {
-                Ok(None) => return Ok(result),
-                Ok(cause) => cause,
-                Err(error) if error.is_cancelled() => return Err(error),
-                // The invocation failed, and is recorded, even where nobody can say why.
-                Err(error) => {
-                    log::warn!("{error}");
-                    return Ok(result);
-                }
-            },
-        };
-        if let Some(cause) = cause {
-            result.fail(cause);
-        }
-        // Its handler is still at work, or it is dead: the next invocation gets an instance of its own.
-        function.instances.retain(|instance| instance.instance_id != id);
-        if let Err(error) = self.retire(&id) {
-            log::warn!("failed to remove instance {}: {error}", short(&id));
+        let target = self.instances.get(&id).and_then(|live| live.target);
+        let mut result = self.invoke_instance(function, &id, payload)?;
+        result.bill(function.config.memory);
+        if let Some((meter, target)) = self.meter.as_ref().zip(target) {
+            meter.note_invocation(target, &result);
         }
         Ok(result)
     }

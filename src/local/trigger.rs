@@ -133,6 +133,8 @@ impl HttpTrigger {
         result.times.http_first_byte_return =
             timing.first_byte.map(|instant| since_begin(instant).as_secs_f64());
         result.invocation.reused_connection = timing.reused_connection;
+        result.invocation.begin_monotonic_ns = Some(timing.begin.0);
+        result.invocation.end_monotonic_ns = Some(timing.end.0);
     }
 }
 

@@ -1,5 +1,5 @@
-//! From results to text: pure functions that do no input or output, and the only place where numbers are rounded.
+//! From results to text: functions that neither open nor print anything, and the only place where numbers are rounded.
 
 mod table;
 
-pub use table::{columns, invocations};
+pub use table::{columns, invocations, measurement};

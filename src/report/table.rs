@@ -2,27 +2,28 @@
 
 use std::time::Duration;
 
-use crate::experiment::ExperimentResult;
+use crate::experiment::{ExperimentResult, Measurement};
 use crate::faas::{ExecutionResult, Language, Validation};
 use crate::stats;
-use crate::units;
+use crate::units::{self, Bytes};
 
 /// How a column is aligned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Align {
+pub(super) enum Align {
     Left,
     Right,
 }
 
 /// What a value that is not known is shown as.
-const UNKNOWN: &str = "-";
+pub(super) const UNKNOWN: &str = "-";
 
 /// Rows of text in aligned columns, the first row being their names; without trailing blanks.
 pub fn columns(rows: &[Vec<String>]) -> String {
     aligned(rows, &[])
 }
 
-fn aligned(rows: &[Vec<String>], alignment: &[Align]) -> String {
+/// As [`columns`]; those without an alignment stand to the left.
+pub(super) fn aligned(rows: &[Vec<String>], alignment: &[Align]) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
@@ -76,14 +77,46 @@ pub fn invocations(result: &ExperimentResult, function: &str) -> String {
             .filter(|invocation| !invocation.stats.failure && invocation.stats.cold_start == is_cold)
             .collect();
         if group.len() > 1 {
+            let values = |column: &Column| {
+                group.iter().filter_map(|invocation| (column.value)(invocation, is_node)).collect()
+            };
             rows.push(vec![String::new()]);
-            rows.extend(summary(name, &group, &shown, is_node));
+            let quantities: Vec<Quantity> =
+                shown.iter().map(|column| (column.show, values(column))).collect();
+            rows.extend(spread(name, &quantities));
         }
     }
     let mut alignment = vec![Align::Right, Align::Left];
     alignment.extend(shown.iter().map(|_| Align::Right));
     aligned(&rows, &alignment) + &remarks(&all)
 }
+
+/// A line on how memory was sampled, and one for each thing that went wrong.
+pub fn measurement(measurement: &Measurement) -> String {
+    let interval = units::show_duration(Duration::from_nanos(measurement.interval_ns));
+    let planned = measurement.planned_ticks;
+    let sampled = planned - measurement.missed_ticks.min(planned);
+    let mut text = format!("memory sampled every {interval}: {sampled} of {planned} ticks");
+    if let Some(lateness) = measurement.lateness_ns {
+        let show = |nanoseconds| units::show_duration(Duration::from_nanos(nanoseconds));
+        text.push_str(&format!(", late by {} (p50), {} (p99)", show(lateness.p50_ns), show(lateness.p99_ns)));
+    }
+    if measurement.lost_samples > 0 {
+        text.push_str(&format!(", {} samples LOST", measurement.lost_samples));
+    }
+    if let Some(bytes) = measurement.charge_batch_bytes {
+        text.push_str(&format!(", each up to {} above what was used", Bytes(bytes)));
+    }
+    text.push('\n');
+    measurement.warnings.iter().for_each(|warning| text.push_str(&format!("warning: {warning}\n")));
+    if let Some(recording) = &measurement.recording {
+        text.push_str(&format!("samples: {recording} (`sebs-lite profile` shows them)\n"));
+    }
+    text
+}
+
+/// How a quantity is shown, and its values.
+pub(super) type Quantity = (fn(f64) -> String, Vec<f64>);
 
 /// One measured quantity of an invocation.
 struct Column {
@@ -133,16 +166,13 @@ fn head(shown: &[Column]) -> Vec<String> {
     row
 }
 
-fn summary(name: &str, group: &[&ExecutionResult], shown: &[Column], is_node: bool) -> Vec<Vec<String>> {
-    let values: Vec<Vec<f64>> = shown
-        .iter()
-        .map(|column| group.iter().filter_map(|invocation| (column.value)(invocation, is_node)).collect())
-        .collect();
+/// Median and range of some quantities, each with how it is shown, as rows whose second cell names them.
+pub(super) fn spread(name: &str, quantities: &[Quantity]) -> Vec<Vec<String>> {
     let row = |label: &str, statistic: fn(&[f64]) -> Option<f64>| {
         let mut row = vec![String::new(), format!("{name} {label}")];
-        row.extend(shown.iter().zip(&values).map(|(column, values)| {
-            statistic(values).map_or(UNKNOWN.to_string(), |value| (column.show)(value))
-        }));
+        row.extend(
+            quantities.iter().map(|(show, values)| statistic(values).map_or(UNKNOWN.to_string(), show)),
+        );
         row
     };
     vec![
@@ -157,6 +187,19 @@ fn remarks(all: &[&ExecutionResult]) -> String {
     for (number, invocation) in all.iter().enumerate() {
         if let Some(error) = &invocation.invocation.error {
             text.push_str(&format!("\ninvocation {} failed: {error}", number + 1));
+        }
+        if let Some(kills @ 1..) = invocation.invocation.oom_kills {
+            let processes = if kills == 1 { "a process".to_string() } else { format!("{kills} processes") };
+            text.push_str(&format!(
+                "\ninvocation {}: the kernel killed {processes} of its instance for want of memory",
+                number + 1
+            ));
+        }
+        if invocation.invocation.overlapping == Some(true) {
+            text.push_str(&format!(
+                "\ninvocation {}: others ran on its instance meanwhile, so its memory is theirs too",
+                number + 1
+            ));
         }
         if let Some(Validation::Invalid(reason)) = &invocation.invocation.validation {
             text.push_str(&format!("\ninvocation {} is wrong: {reason}", number + 1));
