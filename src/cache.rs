@@ -2,7 +2,7 @@
 //!
 //! `<cache>/<benchmark>/config.json` says what is known of a benchmark on each platform, in SeBS's shape:
 //! `{"local": {"<language>": {"code_package": {"<variant>": {"<version>": {"<architecture>": …}}}, "containers": {},
-//! "functions": {"<name>": …}}}}`. Keys that are not ours are kept as they are. A change reads, modifies and writes
+//! "functions": {"<name>": …}}}}`; `<cache>/<platform>.json` what is known of a platform's resources. Keys that are not ours are kept as they are. A change reads, modifies and writes
 //! under a lock between processes; a reader needs none, since files are replaced as a whole.
 
 use std::path::{Path, PathBuf};
@@ -113,7 +113,7 @@ impl Cache {
     /// # Errors
     /// The record cannot be read or written.
     pub fn put_package(&self, key: &PackageKey<'_>, location: &Path, size: u64, hash: &str) -> Result<()> {
-        let now = clock::rfc3339((clock::epoch_seconds() * 1e9) as u64);
+        let now = clock::timestamp();
         let location = location.strip_prefix(&self.root).unwrap_or(location).to_path_buf();
         self.change(key.benchmark, |record| {
             let place = entry(record, &key.path());
@@ -161,22 +161,43 @@ impl Cache {
         })
     }
 
-    fn read(&self, benchmark: &str) -> Result<Value> {
-        match files::read_json(&self.record_file(benchmark)) {
-            Ok(record) => Ok(record),
-            Err(error) if error.is_not_found() => Ok(Value::Object(Map::new())),
-            Err(error) => Err(advise(error)),
+    /// One of a platform's resources, `resources.<key>` in its file: the text that is recorded there, else what `make`
+    /// gives, which is recorded then. Of processes that ask at once, all are told the same.
+    ///
+    /// # Errors
+    /// The record cannot be read or written.
+    pub fn resource(&self, platform: &str, key: &str, make: impl FnOnce() -> String) -> Result<String> {
+        let path = self.root.join(format!("{platform}.json"));
+        let known = |record: &Value| {
+            let text = record.get("resources")?.get(key)?.as_str()?;
+            (!text.is_empty()).then(|| text.to_string())
+        };
+        if let Some(text) = known(&read(&path)?) {
+            return Ok(text);
         }
+        let mut told = String::new();
+        self.change_file(&path, |record| {
+            told = known(record).unwrap_or_else(make);
+            *entry(record, &["resources", key]) = Value::String(told.clone());
+        })?;
+        Ok(told)
+    }
+
+    fn read(&self, benchmark: &str) -> Result<Value> {
+        read(&self.record_file(benchmark))
     }
 
     fn change(&self, benchmark: &str, change: impl FnOnce(&mut Value)) -> Result<()> {
-        let path = self.record_file(benchmark);
+        self.change_file(&self.record_file(benchmark), change)
+    }
+
+    fn change_file(&self, path: &Path, change: impl FnOnce(&mut Value)) -> Result<()> {
         let _lock = files::lock(&path.with_file_name(".lock"), Sharing::Exclusive, &self.cancel)?;
-        let mut record = self.read(benchmark)?;
+        let mut record = read(path)?;
         change(&mut record);
         let mut text = serde_json::to_vec_pretty(&record).expect("a JSON value can be written");
         text.push(b'\n');
-        files::write(&path, &text, Access::Everyone)
+        files::write(path, &text, Access::Everyone)
     }
 }
 
@@ -202,6 +223,14 @@ impl<'a> FunctionKey<'a> {
 impl<'a> PackageKey<'a> {
     fn path(&self) -> [&'a str; 6] {
         [self.platform, self.language, "code_package", self.variant, self.version, self.architecture]
+    }
+}
+
+fn read(path: &Path) -> Result<Value> {
+    match files::read_json(path) {
+        Ok(record) => Ok(record),
+        Err(error) if error.is_not_found() => Ok(Value::Object(Map::new())),
+        Err(error) => Err(advise(error)),
     }
 }
 
@@ -263,6 +292,33 @@ mod tests {
         cache.remove_function(&FUNCTION).unwrap();
         cache.remove_function(&FUNCTION).unwrap();
         assert_eq!(cache.function(&FUNCTION).unwrap(), None);
+    }
+
+    #[test]
+    fn a_resource_is_made_once_beside_keys_of_others() {
+        let folder = TempFolder::create().unwrap();
+        let cache = Cache::open(folder.path(), &Cancel::new()).unwrap();
+        let path = cache.root().join("local.json");
+        files::write(&path, br#"{"resources": {"id": "", "ports": [1]}, "x": 2}"#, Access::Everyone).unwrap();
+        assert_eq!(cache.resource("local", "id", || "first".to_string()).unwrap(), "first");
+        assert_eq!(cache.resource("local", "id", || "second".to_string()).unwrap(), "first");
+        let record: Value = files::read_json(&path).unwrap();
+        assert_eq!(record, serde_json::json!({"resources": {"id": "first", "ports": [1]}, "x": 2}));
+        let ids = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|id| {
+                    scope.spawn({
+                        let cache = &cache;
+                        move || cache.resource("other", "id", || id.to_string()).unwrap()
+                    })
+                })
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect::<std::collections::BTreeSet<_>>()
+        });
+        assert_eq!(ids.len(), 1);
     }
 
     #[test]

@@ -89,6 +89,14 @@ pub(crate) fn remove_folder(path: &Path) -> Result<()> {
     }
 }
 
+/// Removes a file; one that is not there is fine.
+pub(crate) fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.context(|| format!("failed to remove `{}`", path.display())),
+    }
+}
+
 /// The absolute path of something that is there, without links.
 pub(crate) fn canonical(path: &Path) -> Result<PathBuf> {
     fs::canonicalize(path).context(|| format!("failed to find `{}`", path.display()))
@@ -181,8 +189,8 @@ pub(crate) fn copy_file(from: &Path, to: &Path) -> Result<()> {
 /// A lock between processes (`flock`), held until dropped; the kernel ends it with the process, however that dies.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    // Held for its lock alone.
-    _file: File,
+    /// Held for its lock alone.
+    file: File,
 }
 
 /// How a [`Lock`] is held.
@@ -225,9 +233,39 @@ pub(crate) fn try_lock(path: &Path, sharing: Sharing) -> Result<Option<Lock>> {
         Sharing::Shared => file.try_lock_shared(),
     };
     match attempt {
-        Ok(()) => Ok(Some(Lock { _file: file })),
+        Ok(()) => Ok(Some(Lock { file })),
         Err(fs::TryLockError::WouldBlock) => Ok(None),
         Err(fs::TryLockError::Error(error)) => Err(error).context(about),
+    }
+}
+
+/// A lock whose file is there only as long as somebody holds it.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    path: PathBuf,
+    _lock: Lock,
+}
+
+/// The claim that the file at `path` stands for, if nobody has it. What a killed process left of one does no harm.
+pub(crate) fn try_claim(path: &Path) -> Result<Option<Claim>> {
+    loop {
+        let Some(lock) = try_lock(path, Sharing::Exclusive)? else { return Ok(None) };
+        let held = lock.file.metadata().context(|| format!("failed to look at `{}`", path.display()))?;
+        let is_there = fs::symlink_metadata(path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == (held.dev(), held.ino()));
+        // Otherwise its last holder has just removed it: a lock that nobody else would ever find.
+        if is_there {
+            return Ok(Some(Claim { path: path.to_path_buf(), _lock: lock }));
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // Still locked, so that nobody holds the file that goes.
+        if let Err(error) = fs::remove_file(&self.path) {
+            log::debug!("failed to remove `{}`: {error}", self.path.display());
+        }
     }
 }
 
@@ -377,5 +415,29 @@ mod tests {
         assert!(try_lock(&path, Sharing::Shared).unwrap().is_none());
         drop(exclusive);
         assert!(try_lock(&path, Sharing::Shared).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_claim_is_had_by_one_at_a_time_and_leaves_nothing() {
+        let folder = TempFolder::create().unwrap();
+        let path = folder.path().join(".claim");
+        let claim = try_claim(&path).unwrap().unwrap();
+        assert!(try_claim(&path).unwrap().is_none());
+        drop(claim);
+        assert!(!path.exists());
+        let holders = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        if let Some(_claim) = try_claim(&path).unwrap() {
+                            assert_eq!(holders.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                            holders.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                        }
+                    }
+                });
+            }
+        });
+        assert!(!path.exists());
     }
 }

@@ -1,10 +1,13 @@
 //! The local platform: functions run in Docker containers on this machine.
 
 mod container;
+mod deployment;
 mod feed;
+mod measurement;
 mod meter;
 mod options;
 mod prepare;
+mod resources;
 mod sampling;
 mod trigger;
 
@@ -27,9 +30,15 @@ use crate::probe::{Recording, TargetId};
 use container::{InstanceRequest, Starter};
 
 pub use container::{AddressMode, DEFAULT_PORT};
+pub use deployment::{
+    Deployment, DeploymentFile, DeploymentStatus, InstanceEnd, InstanceStatus, MeasurementState,
+    MeasurementStatus, Shutdown, ShutdownRequest, StoppedInstance,
+};
+pub use measurement::{MeasurementOptions, MemoryMeasurements, Ready, RecordingFormat};
 pub use meter::{Meter, MeterOptions, SourceChoice};
 pub use options::LocalOptions;
 pub use prepare::{BuildChoices, Prepared, prepare};
+pub use resources::resources_id;
 pub use trigger::{Failure, HttpTrigger, PendingInvocation, TriggerOptions};
 
 /// The local platform, and the instances it runs. Dropping it removes what was not kept; [`System::shutdown`] does the

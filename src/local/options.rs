@@ -30,7 +30,7 @@ pub struct LocalOptions {
     pub privileged: bool,
     /// The folder for what functions print, a file an instance; `None`: it is dropped.
     pub logs: Option<PathBuf>,
-    /// The file that will name new functions, which outlive the command: that of a deployment.
+    /// The file that will name new functions, which outlive the command: that of a [`Deployment`](super::Deployment).
     pub deployment_file: Option<PathBuf>,
     /// How the memory of instances is sampled; `None`: it is not.
     pub measure: Option<MeterOptions>,
