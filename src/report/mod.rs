@@ -1,5 +1,13 @@
 //! From results to text: functions that neither open nor print anything, and the only place where numbers are rounded.
 
+mod csv;
+#[cfg(test)]
+mod example;
+mod profile;
+mod svg;
 mod table;
 
+pub use csv::profile_csv;
+pub use profile::{InvocationReport, ProfileReport, TargetReport};
+pub use svg::profile_svg;
 pub use table::{columns, invocations, measurement};
