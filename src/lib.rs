@@ -12,7 +12,7 @@
 //! - the FaaS model, the same on every platform: [`faas`]
 //! - what runs: [`runtime`] images, [`benchmark`]s
 //! - the platform: [`local`]
-//! - use: [`experiment`], [`report`]
+//! - use: [`experiment`], [`doctor`], [`report`]
 
 pub mod benchmark;
 pub mod cache;
@@ -20,6 +20,7 @@ pub mod cancel;
 pub mod cgroup;
 pub mod clock;
 pub mod docker;
+pub mod doctor;
 pub mod error;
 pub mod experiment;
 pub mod faas;

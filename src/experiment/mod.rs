@@ -4,6 +4,7 @@ mod config;
 mod memory;
 mod repeat;
 mod result;
+pub mod staircase;
 mod store;
 
 pub use config::{

@@ -9,7 +9,7 @@ use crate::faas::Language;
 use crate::units;
 
 /// The label whose value is the hash of what we put into an image.
-pub(super) const SERVER_LABEL: &str = "server";
+pub(crate) const SERVER_LABEL: &str = "server";
 
 /// Raised when images are made in another way from the same files.
 const MAKING: &str = "1";

@@ -22,7 +22,9 @@ use crate::faas::{Architecture, Language};
 use crate::files::{self, Sharing};
 use crate::progress::Progress;
 
-use assets::{Labels, SERVER_LABEL};
+use assets::Labels;
+
+pub(crate) use assets::SERVER_LABEL;
 
 pub use host::{HostInterpreter, host_interpreter, host_interpreters, host_python};
 

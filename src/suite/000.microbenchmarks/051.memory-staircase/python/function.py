@@ -1,7 +1,8 @@
 # Allocates exactly the memory that each step asks for, holds it, gives it back to the kernel, and tells when.
 #
 # What it returns is a ground truth for memory measurement: between `begin` and `end` of a step every page of its
-# bytes is resident; before `begin` the pages are being touched, after `end` they are unmapped.
+# bytes is resident; for `allocation_us` before `begin` the pages are being touched, and `release_us` after `end` they
+# are unmapped.
 
 import mmap
 import time
@@ -25,10 +26,12 @@ def climb(size, hold_ms):
     end, end_epoch = time.monotonic_ns(), time.time()
     if pages is not None:
         pages.close()
+    released = time.monotonic_ns()
     return {
         "bytes": size,
         "hold_ms": hold_ms,
         "allocation_us": (begin - allocation) / 1000,
+        "release_us": (released - end) / 1000,
         "begin_monotonic_ns": begin,
         "end_monotonic_ns": end,
         "begin_epoch_us": round(begin_epoch * 1000000),
