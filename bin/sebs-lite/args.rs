@@ -1,8 +1,20 @@
 //! What can be typed: the words of the command line, and how they are brought into one form before they are read.
 
+mod benchmark;
+mod doctor;
+mod local;
+mod measure;
+mod profile;
+
 use std::path::PathBuf;
 
 use argh::{EarlyExit, FromArgs};
+
+pub(crate) use benchmark::{Benchmark, BenchmarkCommand, Invoke, List, Package};
+pub(crate) use doctor::Doctor;
+pub(crate) use local::{Local, LocalCommand, Start, Status, Stop};
+pub(crate) use measure::Measure;
+pub(crate) use profile::Profile;
 
 /// Runs serverless benchmark functions in Docker containers on this machine, and measures them.
 #[derive(FromArgs, Debug)]
@@ -33,197 +45,10 @@ pub(crate) struct TopLevel {
 #[argh(subcommand)]
 pub(crate) enum Command {
     Benchmark(Benchmark),
-}
-
-/// List, package and invoke benchmarks.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "benchmark")]
-pub(crate) struct Benchmark {
-    #[argh(subcommand)]
-    pub(crate) command: BenchmarkCommand,
-}
-
-#[derive(FromArgs, Debug)]
-#[argh(subcommand)]
-pub(crate) enum BenchmarkCommand {
-    List(List),
-    Package(Box<Package>),
-    Invoke(Box<Invoke>),
-}
-
-/// List the benchmarks there are, with their languages and limits.
-#[derive(FromArgs, Debug)]
-#[argh(subcommand, name = "list", example = "sebs-lite benchmark list --benchmarks ~/SeBS/benchmarks")]
-pub(crate) struct List {
-    /// folder with benchmarks, looked through before the bundled ones (repeatable)
-    #[argh(option, arg_name = "dir")]
-    pub(crate) benchmarks: Vec<PathBuf>,
-}
-
-/// Build a benchmark's code package without running it, and print where it is.
-#[derive(FromArgs, Debug)]
-#[argh(
-    subcommand,
-    name = "package",
-    example = "sebs-lite benchmark package 110.dynamic-html --language nodejs"
-)]
-pub(crate) struct Package {
-    /// name of the benchmark, or path of its folder
-    #[argh(positional)]
-    pub(crate) benchmark: String,
-    /// folder with benchmarks, looked through before the bundled ones (repeatable)
-    #[argh(option, arg_name = "dir")]
-    pub(crate) benchmarks: Vec<PathBuf>,
-    /// configuration file in SeBS's format
-    #[argh(option, arg_name = "file")]
-    pub(crate) config: Option<PathBuf>,
-    /// platform: local
-    #[argh(option, arg_name = "name")]
-    pub(crate) deployment: Option<String>,
-    /// python or nodejs (default: the benchmark's first that has an image)
-    #[argh(option, arg_name = "name")]
-    pub(crate) language: Option<String>,
-    /// version of the language (default: the newest with an image here, else this host's)
-    #[argh(option, arg_name = "version")]
-    pub(crate) language_version: Option<String>,
-    /// variant of the benchmark's code (default: default)
-    #[argh(option, arg_name = "name")]
-    pub(crate) language_variant: Option<String>,
-    /// x64 or arm64 (default: this machine's)
-    #[argh(option, arg_name = "name")]
-    pub(crate) architecture: Option<String>,
-    /// package (container is not supported)
-    #[argh(option, arg_name = "name")]
-    pub(crate) system_variant: Option<String>,
-    /// build the package even if nothing changed
-    #[argh(switch)]
-    pub(crate) update_code: bool,
-    /// where the runtime image comes from: auto, local, pull, build or host (default: auto)
-    #[argh(option, arg_name = "source")]
-    pub(crate) image_source: Option<String>,
-    /// run this image instead, SeBS's own for example
-    #[argh(option, arg_name = "name")]
-    pub(crate) image: Option<String>,
-    /// repository that runtime images are named after and pulled from
-    #[argh(option, arg_name = "name")]
-    pub(crate) repository: Option<String>,
-}
-
-/// Run a benchmark: build it, start it in a container, invoke it, and write experiments.json.
-#[derive(FromArgs, Debug)]
-#[argh(
-    subcommand,
-    name = "invoke",
-    example = "sebs-lite benchmark invoke 110.dynamic-html test --repetitions 5 --validate",
-    example = "sebs-lite benchmark invoke ./my-function test --input event.json --memory 256"
-)]
-pub(crate) struct Invoke {
-    /// name of the benchmark, or path of its folder
-    #[argh(positional)]
-    pub(crate) benchmark: String,
-    /// size of the input: test, small or large
-    #[argh(positional)]
-    pub(crate) size: String,
-    /// folder with benchmarks, looked through before the bundled ones (repeatable)
-    #[argh(option, arg_name = "dir")]
-    pub(crate) benchmarks: Vec<PathBuf>,
-    /// folder with the benchmarks' input data (default: benchmarks-data beside --benchmarks)
-    #[argh(option, arg_name = "dir")]
-    pub(crate) data: Option<PathBuf>,
-    /// configuration file in SeBS's format
-    #[argh(option, arg_name = "file")]
-    pub(crate) config: Option<PathBuf>,
-    /// folder for experiments.json and logs/ (default: the current one)
-    #[argh(option, arg_name = "dir")]
-    pub(crate) output_dir: Option<PathBuf>,
-    /// leave what is in the output folder alone: always so
-    #[argh(switch)]
-    #[expect(dead_code, reason = "SeBS's word for what this program always does")]
-    pub(crate) preserve_out: bool,
-    /// platform: local
-    #[argh(option, arg_name = "name")]
-    pub(crate) deployment: Option<String>,
-    /// python or nodejs (default: the benchmark's first that has an image)
-    #[argh(option, arg_name = "name")]
-    pub(crate) language: Option<String>,
-    /// version of the language (default: the newest with an image here, else this host's)
-    #[argh(option, arg_name = "version")]
-    pub(crate) language_version: Option<String>,
-    /// variant of the benchmark's code (default: default)
-    #[argh(option, arg_name = "name")]
-    pub(crate) language_variant: Option<String>,
-    /// x64 or arm64 (default: this machine's)
-    #[argh(option, arg_name = "name")]
-    pub(crate) architecture: Option<String>,
-    /// package (container is not supported)
-    #[argh(option, arg_name = "name")]
-    pub(crate) system_variant: Option<String>,
-    /// build the package even if nothing changed
-    #[argh(switch)]
-    pub(crate) update_code: bool,
-    /// where the runtime image comes from: auto, local, pull, build or host (default: auto)
-    #[argh(option, arg_name = "source")]
-    pub(crate) image_source: Option<String>,
-    /// run this image instead, SeBS's own for example
-    #[argh(option, arg_name = "name")]
-    pub(crate) image: Option<String>,
-    /// repository that runtime images are named after and pulled from
-    #[argh(option, arg_name = "name")]
-    pub(crate) repository: Option<String>,
-    /// how many invocations are measured (default: 1)
-    #[argh(option, arg_name = "n")]
-    pub(crate) repetitions: Option<u32>,
-    /// how many invocations come first and are not recorded (default: 0)
-    #[argh(option, arg_name = "n")]
-    pub(crate) warmup: Option<u32>,
-    /// memory limit in MB of 2^20 bytes; 0: none (default: the benchmark's)
-    #[argh(option, arg_name = "mb")]
-    pub(crate) memory: Option<u64>,
-    /// CPU limit in CPUs, for example 0.5; 0: none (default: the benchmark's)
-    #[argh(option, arg_name = "n")]
-    pub(crate) cpus: Option<f64>,
-    /// longest an invocation may take, in seconds; 0: no limit (default: the benchmark's)
-    #[argh(option, arg_name = "s")]
-    pub(crate) timeout: Option<u64>,
-    /// name of the function (default: sebd-BENCHMARK-LANGUAGE-VERSION)
-    #[argh(option, arg_name = "name")]
-    pub(crate) function_name: Option<String>,
-    /// have each output judged by the benchmark's own validator; exit 3 if one is wrong
-    #[argh(switch)]
-    pub(crate) validate: bool,
-    /// way to invoke the function: http
-    #[argh(option, arg_name = "type")]
-    pub(crate) trigger: Option<String>,
-    /// JSON object to invoke the function with instead of the benchmark's input; -: standard input
-    #[argh(option, arg_name = "file")]
-    pub(crate) input: Option<String>,
-    /// python that runs the benchmark's input.py (default: this host's, from 3.10 on)
-    #[argh(option, arg_name = "path")]
-    pub(crate) input_python: Option<PathBuf>,
-    /// environment variable of the function, NAME=VALUE (repeatable)
-    #[argh(option, arg_name = "assignment")]
-    pub(crate) env: Vec<String>,
-    /// leave the function running, for a later command to use again
-    #[argh(switch)]
-    pub(crate) keep: bool,
-    /// keep one connection for all invocations, rather than open one for each as SeBS does
-    #[argh(switch)]
-    pub(crate) keep_alive: bool,
-    /// invoke the function at its bridge address or at a port published on 127.0.0.1: auto, bridge or published
-    #[argh(option, arg_name = "where")]
-    pub(crate) address: Option<String>,
-    /// publish the function at this port of 127.0.0.1 (default: the engine chooses)
-    #[argh(option, arg_name = "port")]
-    pub(crate) port: Option<u16>,
-    /// how long an instance may take until it answers, for example 90s (default: 60s)
-    #[argh(option, arg_name = "duration")]
-    pub(crate) start_timeout: Option<String>,
-    /// most bytes of an input or an answer, for example 1GiB (default: 256MiB)
-    #[argh(option, arg_name = "size")]
-    pub(crate) max_payload: Option<String>,
-    /// run containers privileged, as SeBS does, so that functions may read performance counters
-    #[argh(switch)]
-    pub(crate) privileged: bool,
+    Local(Local),
+    Measure(Measure),
+    Profile(Profile),
+    Doctor(Doctor),
 }
 
 /// What every command takes.
@@ -250,7 +75,7 @@ impl Common {
 }
 
 /// The switches of all commands.
-const SWITCHES: [&str; 11] = [
+const SWITCHES: [&str; 17] = [
     "version",
     "help",
     "verbose",
@@ -262,6 +87,12 @@ const SWITCHES: [&str; 11] = [
     "keep",
     "keep-alive",
     "privileged",
+    "remove-containers",
+    "realtime",
+    "detach",
+    "csv",
+    "svg",
+    "probe",
 ];
 
 /// Reads the command line, without the program's name.

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use sebs_lite::Result;
 
-use args::{BenchmarkCommand, Command};
+use args::{BenchmarkCommand, Command, LocalCommand};
 use commands::Context;
 use exit::Exit;
 use progress::ProgressLine;
@@ -51,6 +51,14 @@ fn run(context: &Context, command: &Command) -> Result<Exit> {
             BenchmarkCommand::Package(package) => commands::benchmark::package(context, package),
             BenchmarkCommand::Invoke(invoke) => commands::benchmark::invoke(context, invoke),
         },
+        Command::Local(local) => match &local.command {
+            LocalCommand::Start(start) => commands::local::start(context, start),
+            LocalCommand::Stop(stop) => commands::local::stop(context, stop),
+            LocalCommand::Status(status) => commands::local::status(context, status),
+        },
+        Command::Measure(measure) => commands::measure::measure(context, measure),
+        Command::Profile(profile) => commands::profile::profile(context, profile),
+        Command::Doctor(doctor) => commands::doctor::doctor(context, doctor),
     }
 }
 
@@ -62,7 +70,8 @@ fn end_early(early: &argh::EarlyExit, arguments: &[String]) -> ExitCode {
     let typed: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let command = match typed.as_slice() {
         ["benchmark", below @ ("list" | "package" | "invoke"), ..] => format!("benchmark {below} "),
-        ["benchmark", ..] => "benchmark ".to_string(),
+        ["local", below @ ("start" | "stop" | "status"), ..] => format!("local {below} "),
+        [group @ ("benchmark" | "local" | "measure" | "profile" | "doctor"), ..] => format!("{group} "),
         _ => String::new(),
     };
     let told = early.output.trim_end();

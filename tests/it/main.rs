@@ -2,14 +2,21 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests fail and speak as tests do")]
 
+mod attribution;
 mod benchmark;
 mod cgroup;
+mod deployment;
+mod deployment_memory;
 mod docker;
 mod docker_faults;
+mod doctor;
 mod input;
 mod invoke;
 mod lifecycle;
+mod measure;
+mod measure_sources;
 mod probe;
+mod profile;
 mod program;
 mod runtime;
 mod sebs_text;

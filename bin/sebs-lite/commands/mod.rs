@@ -1,9 +1,15 @@
 //! What every command has to do its work with.
 
 pub(crate) mod benchmark;
+pub(crate) mod doctor;
+mod input;
+pub(crate) mod local;
+pub(crate) mod measure;
+mod options;
+pub(crate) mod profile;
 mod settings;
 
-use std::io::Write;
+use std::io::{BufWriter, StdoutLock, Write};
 use std::path::PathBuf;
 
 use sebs_lite::cache::Cache;
@@ -45,9 +51,53 @@ impl Context {
         }
     }
 
+    /// Lets `write` write much data to standard output, piece by piece, until its reader has seen enough or a signal came.
+    pub(crate) fn stream(&self, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+        self.line.clear();
+        let stdout = Stdout { stdout: std::io::stdout().lock(), cancel: &self.cancel, is_closed: false };
+        let mut out = BufWriter::with_capacity(1 << 16, stdout);
+        let written = write(&mut out).and_then(|()| {
+            out.flush().map_err(|error| Error::new(format!("failed to write to standard output: {error}")))
+        });
+        // Not dropped as it is, which would write what is left once more.
+        let (stdout, _) = out.into_parts();
+        if stdout.is_closed {
+            return Ok(());
+        }
+        self.cancel.check()?;
+        written
+    }
+
     /// Writes a value to standard output as JSON.
     pub(crate) fn print_json(&self, value: &impl serde::Serialize) -> Result<()> {
         let text = serde_json::to_string_pretty(value).map_err(|error| Error::new(error.to_string()))?;
         self.print(&(text + "\n"))
+    }
+}
+
+/// Standard output that remembers whether its reader has gone, and takes no more once a signal came.
+struct Stdout<'a> {
+    stdout: StdoutLock<'a>,
+    cancel: &'a Cancel,
+    is_closed: bool,
+}
+
+impl Write for Stdout<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.cancel.check().map_err(std::io::Error::other)?;
+        let written = self.stdout.write(bytes);
+        self.notice(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        let flushed = self.stdout.flush();
+        self.notice(flushed)
+    }
+}
+
+impl Stdout<'_> {
+    fn notice<T>(&mut self, outcome: std::io::Result<T>) -> std::io::Result<T> {
+        self.is_closed |= outcome.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe);
+        outcome
     }
 }

@@ -1,16 +1,19 @@
 //! What was typed and what the configuration file says, brought together: a flag that was given wins.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sebs_lite::benchmark::{Benchmark, Search};
 use sebs_lite::cache::Cache;
 use sebs_lite::experiment::{Configuration, ExperimentSettings};
 use sebs_lite::faas::CodePackage;
 use sebs_lite::local::BuildChoices;
+use sebs_lite::probe::{LONGEST_INTERVAL, SHORTEST_INTERVAL};
 use sebs_lite::runtime::ImageChoice;
+use sebs_lite::units::{Unit, parse_duration};
 use sebs_lite::{Error, Result};
 
-use crate::args::{Common, Invoke, Package};
+use crate::args::{Common, Invoke, Package, Start};
 
 /// Which code package is asked for, and on which image; the same for all commands that build one.
 pub(crate) struct BuildSettings {
@@ -20,6 +23,8 @@ pub(crate) struct BuildSettings {
     pub(crate) choices: BuildChoices,
     update_storage: bool,
     download_results: bool,
+    /// The resources id that the configuration file names.
+    pub(crate) resources_id: Option<String>,
 }
 
 /// What was typed, as far as commands have it in common.
@@ -40,51 +45,42 @@ struct Typed<'a> {
     repository: Option<&'a str>,
 }
 
+/// What was typed for a command whose arguments have the names that all have for them.
+macro_rules! typed {
+    ($args:expr, $data:expr) => {
+        Typed {
+            benchmark: &$args.benchmark,
+            benchmarks: &$args.benchmarks,
+            data: $data,
+            config: $args.config.as_deref(),
+            deployment: $args.deployment.as_deref(),
+            language: $args.language.as_deref(),
+            language_version: $args.language_version.as_deref(),
+            language_variant: $args.language_variant.as_deref(),
+            architecture: $args.architecture.as_deref(),
+            system_variant: $args.system_variant.as_deref(),
+            update_code: $args.update_code,
+            image_source: $args.image_source.as_deref(),
+            image: $args.image.as_deref(),
+            repository: $args.repository.as_deref(),
+        }
+    };
+}
+
 impl BuildSettings {
     /// Of `benchmark package`.
     pub(crate) fn of_package(common: &Common, args: &Package) -> Result<BuildSettings> {
-        resolve(
-            common,
-            &Typed {
-                benchmark: &args.benchmark,
-                benchmarks: &args.benchmarks,
-                data: None,
-                config: args.config.as_deref(),
-                deployment: args.deployment.as_deref(),
-                language: args.language.as_deref(),
-                language_version: args.language_version.as_deref(),
-                language_variant: args.language_variant.as_deref(),
-                architecture: args.architecture.as_deref(),
-                system_variant: args.system_variant.as_deref(),
-                update_code: args.update_code,
-                image_source: args.image_source.as_deref(),
-                image: args.image.as_deref(),
-                repository: args.repository.as_deref(),
-            },
-        )
+        resolve(common, &typed!(args, None))
     }
 
     /// Of `benchmark invoke`.
     pub(crate) fn of_invoke(common: &Common, args: &Invoke) -> Result<BuildSettings> {
-        resolve(
-            common,
-            &Typed {
-                benchmark: &args.benchmark,
-                benchmarks: &args.benchmarks,
-                data: args.data.as_deref(),
-                config: args.config.as_deref(),
-                deployment: args.deployment.as_deref(),
-                language: args.language.as_deref(),
-                language_version: args.language_version.as_deref(),
-                language_variant: args.language_variant.as_deref(),
-                architecture: args.architecture.as_deref(),
-                system_variant: args.system_variant.as_deref(),
-                update_code: args.update_code,
-                image_source: args.image_source.as_deref(),
-                image: args.image.as_deref(),
-                repository: args.repository.as_deref(),
-            },
-        )
+        resolve(common, &typed!(args, args.data.as_deref()))
+    }
+
+    /// Of `local start`.
+    pub(crate) fn of_start(common: &Common, args: &Start) -> Result<BuildSettings> {
+        resolve(common, &typed!(args, args.data.as_deref()))
     }
 
     /// The benchmark that is asked for; a bundled one is laid out in the cache.
@@ -111,6 +107,21 @@ impl BuildSettings {
             flags: serde_json::json!({}),
         }
     }
+}
+
+/// The sampling interval that was typed: a bare number is ms, as SeBS has it, and -1 means off.
+pub(crate) fn interval(typed: Option<&str>) -> Result<Option<Duration>> {
+    let Some(text) = typed.map(str::trim).filter(|text| *text != "-1") else { return Ok(None) };
+    let wrong = |cause: &str| {
+        Error::usage(format!(
+            "--measure-interval {text}: {cause} (write one such as 1ms or 100us; a bare number is in ms, and -1 means off)"
+        ))
+    };
+    let interval = parse_duration(text, Unit::Milliseconds).map_err(|_| wrong("it is not an interval"))?;
+    if !(SHORTEST_INTERVAL..=LONGEST_INTERVAL).contains(&interval) {
+        return Err(wrong("an interval lies between 20 µs and 24 h"));
+    }
+    Ok(Some(interval))
 }
 
 fn resolve(common: &Common, typed: &Typed<'_>) -> Result<BuildSettings> {
@@ -142,6 +153,7 @@ fn resolve(common: &Common, typed: &Typed<'_>) -> Result<BuildSettings> {
         choices,
         update_storage: chosen.update_storage.unwrap_or(false),
         download_results: chosen.download_results.unwrap_or(false),
+        resources_id: configuration.resources_id().map(str::to_string),
     })
 }
 
@@ -193,6 +205,18 @@ mod tests {
         let refused = check_platform(None, Some("aws")).unwrap_err();
         assert!(refused.is_usage() && refused.to_string().contains("--deployment local"));
         assert!(check_platform(Some("azure"), Some("local")).is_err());
+    }
+
+    #[test]
+    fn an_interval_is_in_ms_unless_it_says_so_and_minus_one_is_none() {
+        assert_eq!(interval(None).unwrap(), None);
+        assert_eq!(interval(Some("-1")).unwrap(), None);
+        assert_eq!(interval(Some("0.1")).unwrap(), Some(Duration::from_micros(100)));
+        assert_eq!(interval(Some("100us")).unwrap(), Some(Duration::from_micros(100)));
+        for wrong in ["0", "-2", "fast", "1us", "2d", "25h", ""] {
+            let error = interval(Some(wrong)).unwrap_err();
+            assert!(error.is_usage() && error.to_string().contains("1ms"), "{error}");
+        }
     }
 
     #[test]
