@@ -29,7 +29,7 @@ Flags may be written --flag=value, and switches be taken back by --no-switch.",
     error_code(0, "done"),
     error_code(1, "failed"),
     error_code(2, "wrong usage or configuration"),
-    error_code(3, "finished, but invocations failed or outputs are wrong"),
+    error_code(3, "finished, but invocations failed, outputs are wrong, or a deployment is not whole"),
     error_code(130, "interrupted, after clean-up (143: by SIGTERM)"),
     example = "sebs-lite benchmark invoke 110.dynamic-html test --repetitions 5 --validate"
 )]

@@ -15,7 +15,7 @@ pub(crate) enum Exit {
     Failed,
     /// Wrong usage or configuration: 2.
     Usage,
-    /// Finished, but invocations failed or outputs are wrong: 3.
+    /// Finished, but invocations failed, outputs are wrong, a deployment is not whole or measurements are off: 3.
     Unsatisfied,
     /// Interrupted by that signal, after clean-up: 128 and its number.
     Interrupted(u8),
