@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -9,7 +10,7 @@ use serde::Serialize;
 use super::{Deployment, MemoryMeasurements, RecordingFormat};
 use crate::cancel::Cancel;
 use crate::docker::{ContainerState, Engine};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::local::{container, short};
 use crate::probe::Recording;
 use crate::process::Identity;
@@ -112,23 +113,24 @@ impl Deployment {
     /// # Errors
     /// The engine cannot be asked, or the token was triggered.
     pub fn status(&self, engine: &Engine, cancel: &Cancel) -> Result<DeploymentStatus> {
-        let mut instances = Vec::new();
+        let (mut instances, mut addresses) = (Vec::new(), Vec::new());
         for function in &self.functions {
             for instance in &function.instances {
                 let state = state_of(engine, &instance.instance_id)?;
                 let is_up = state.as_ref().is_some_and(|state| state.running && !state.paused);
-                let address = instance.url.parse::<SocketAddr>().ok().filter(|_| is_up);
+                addresses.push(instance.url.parse::<SocketAddr>().ok().filter(|_| is_up));
                 instances.push(InstanceStatus {
                     function: function.name.clone(),
                     instance_id: instance.instance_id.clone(),
                     exit_code: state.as_ref().filter(|state| !state.running).map(|state| state.exit_code),
                     state: state.map_or("gone".to_string(), |state| state.status),
                     url: instance.url.clone(),
-                    answers: address
-                        .map(|address| container::answers(address, ANSWER_LIMIT, cancel))
-                        .transpose()?,
+                    answers: None,
                 });
             }
+        }
+        for (instance, answers) in instances.iter_mut().zip(ask(&addresses, cancel)?) {
+            instance.answers = answers;
         }
         Ok(DeploymentStatus {
             is_whole: self.is_whole(),
@@ -148,6 +150,24 @@ impl Deployment {
         let living = self.memory_measurements.as_ref().and_then(living_process);
         Ok(living.map(|process| format!("process {}, which samples memory", process.pid)))
     }
+}
+
+/// Whether each instance that has an address answers; some at a time, since one whose handler is at work may stay silent.
+fn ask(addresses: &[Option<SocketAddr>], cancel: &Cancel) -> Result<Vec<Option<bool>>> {
+    const AT_A_TIME: usize = 64;
+    let ask = |address: SocketAddr| container::answers(address, ANSWER_LIMIT, cancel);
+    let mut answers = Vec::new();
+    for some in addresses.chunks(AT_A_TIME) {
+        answers.extend(std::thread::scope(|scope| {
+            let asked: Vec<_> =
+                some.iter().map(|address| address.map(|address| scope.spawn(move || ask(address)))).collect();
+            let answer = |asked: ScopedJoinHandle<'_, Result<bool>>| {
+                asked.join().unwrap_or_else(|_| Err(Error::new("a thread that asked an instance panicked")))
+            };
+            asked.into_iter().map(|asked| asked.map(answer).transpose()).collect::<Result<Vec<_>>>()
+        })?);
+    }
+    Ok(answers)
 }
 
 /// `None`: the engine does not know it.
