@@ -299,7 +299,9 @@ fn nothing_but_a_deployment_is_overwritten_or_stopped() {
     for garbage in ["precious", "{\"functions\": 1}", ""] {
         let file = place.write("out/d.json", garbage);
         place.run(&start(&benchmark, &name, &[])).expect(2, &["d.json", "nothing is overwritten"]);
-        place.run(&["local", "stop", "out/d.json"]).expect(2, &["no deployment file"]);
+        place
+            .run(&["local", "stop", "out/d.json"])
+            .expect(2, &["no deployment file", "label=sebs-lite.file=/"]);
         place.run(&["local", "status", "out/d.json"]).expect(2, &["no deployment file"]);
         assert_eq!(std::fs::read_to_string(file).unwrap(), garbage);
     }

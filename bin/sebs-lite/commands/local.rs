@@ -155,7 +155,13 @@ pub(crate) fn status(context: &Context, args: &Status) -> Result<Exit> {
 
 fn open(context: &Context, input: &Path) -> Result<(DeploymentFile, Deployment)> {
     let file = DeploymentFile::open(input, &context.cancel).map_err(missing_is_usage)?;
-    let deployment = Deployment::deserialize(file.path()).map_err(missing_is_usage)?;
+    let deployment = Deployment::deserialize(file.path()).map_err(missing_is_usage).inspect_err(|_| {
+        // Should it be one of ours that was damaged.
+        let path = file.path().display();
+        log::info!(
+            "containers that were started for that file: docker ps -a --filter 'label=sebs-lite.file={path}'"
+        );
+    })?;
     Ok((file, deployment))
 }
 
