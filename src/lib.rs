@@ -6,8 +6,8 @@
 //! Each may use those above it.
 //!
 //! - words: [`error`], [`cancel`], [`progress`], [`units`], [`stats`]
-//! - mechanisms, which know the outside world and nothing of benchmarks: [`clock`], [`http`], [`host`], [`process`],
-//!   [`docker`], [`cgroup`]
+//! - mechanisms, which know the outside world and nothing of benchmarks: [`clock`], [`sigv4`], [`http`],
+//!   [`host`], [`process`], [`docker`], [`cgroup`]
 //! - instruments and stores: [`probe`], [`cache`]
 //! - the FaaS model, the same on every platform: [`faas`]
 //! - what runs: [`runtime`] images, [`benchmark`]s
@@ -33,6 +33,7 @@ pub mod process;
 pub mod progress;
 pub mod report;
 pub mod runtime;
+pub mod sigv4;
 pub mod stats;
 mod suite;
 pub mod units;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules of the library, each of which may use those before it.
-const LAYERS: [&str; 22] = [
+const LAYERS: [&str; 23] = [
     "error",
     "cancel",
     "progress",
@@ -12,6 +12,7 @@ const LAYERS: [&str; 22] = [
     "stats",
     "files",
     "clock",
+    "sigv4",
     "http",
     "host",
     "process",
