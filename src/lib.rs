@@ -8,7 +8,7 @@
 //! - words: [`error`], [`cancel`], [`progress`], [`units`], [`stats`]
 //! - mechanisms, which know the outside world and nothing of benchmarks: [`clock`], [`sigv4`], [`http`],
 //!   [`host`], [`process`], [`docker`], [`cgroup`]
-//! - instruments and stores: [`probe`], [`cache`]
+//! - instruments and stores: [`probe`], [`cache`], [`storage`]
 //! - the FaaS model, the same on every platform: [`faas`]
 //! - what runs: [`runtime`] images, [`benchmark`]s
 //! - the platform: [`local`]
@@ -35,6 +35,7 @@ pub mod report;
 pub mod runtime;
 pub mod sigv4;
 pub mod stats;
+pub mod storage;
 mod suite;
 pub mod units;
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules of the library, each of which may use those before it.
-const LAYERS: [&str; 23] = [
+const LAYERS: [&str; 24] = [
     "error",
     "cancel",
     "progress",
@@ -20,6 +20,7 @@ const LAYERS: [&str; 23] = [
     "cgroup",
     "probe",
     "cache",
+    "storage",
     "faas",
     "runtime",
     "suite",
