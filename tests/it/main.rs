@@ -19,6 +19,7 @@ mod probe;
 mod profile;
 mod program;
 mod runtime;
+mod s3;
 mod sebs_text;
 mod servers;
 mod serving;
