@@ -56,7 +56,8 @@ fn each_invocation_has_its_own_peak_mean_samples_and_bill() {
         assert_eq!(invocation["stats"]["memory_used"].as_f64().unwrap(), peak as f64 / 1e6);
         let samples = number(invocation, "memory_samples").unwrap();
         let client_us = invocation["times"]["client"].as_u64().unwrap();
-        assert!(samples > 0 && samples <= client_us / 1000 + 1, "{samples} in {client_us} µs");
+        // One more than the ticks in it at most: a sample of the tick before may have been late.
+        assert!(samples > 0 && samples <= client_us / 1000 + 2, "{samples} in {client_us} µs");
         let mean = invocation["invocation"]["memory_mean_bytes"].as_f64().unwrap();
         assert!(mean > base as f64 && mean < peak as f64, "{base} {mean} {peak}");
         assert!(number(invocation, "memory_anon_bytes") > Some(MIB));
