@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::str::FromStr;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -231,17 +232,38 @@ pub(crate) fn command_line(pid: i32) -> Option<Vec<String>> {
     Some(words.map(|word| String::from_utf8_lossy(word).into_owned()).collect())
 }
 
-/// What `/proc/PID/stat` says (proc_pid_stat(5)): after the name, which may hold anything, come the state as field 3,
-/// the number of threads as field 20 and the start time as field 22.
+/// The fields of a `/proc/PID/stat` from the third on, which is the state (proc_pid_stat(5)).
+pub(crate) struct StatFields<'a>(Vec<&'a str>);
+
+impl StatFields<'_> {
+    /// `None` where the text is no such file's.
+    pub(crate) fn of(stat: &str) -> Option<StatFields<'_>> {
+        // The name in parentheses may hold anything, blanks and parentheses too.
+        let (_, after_name) = stat.rsplit_once(')')?;
+        Some(StatFields(after_name.split_whitespace().collect()))
+    }
+
+    /// The field of that number in proc_pid_stat(5), which is 3 or more.
+    pub(crate) fn text(&self, number: usize) -> Option<&str> {
+        self.0.get(number - 3).copied()
+    }
+
+    /// The same, as a number.
+    pub(crate) fn number<T: FromStr>(&self, number: usize) -> Option<T> {
+        self.text(number)?.parse().ok()
+    }
+}
+
+/// What `/proc/PID/stat` says: the state is field 3, the number of threads field 20 and the start time field 22.
 fn parse_stat(stat: &str) -> Found {
-    let Some((_, after_name)) = stat.rsplit_once(')') else { return Found::Hidden };
-    let fields: Vec<&str> = after_name.split_whitespace().collect();
-    let number = |index: usize| fields.get(index - 3).and_then(|field| field.parse::<u64>().ok());
-    let (Some(state), Some(threads), Some(start)) = (fields.first(), number(20), number(22)) else {
+    let Some(fields) = StatFields::of(stat) else { return Found::Hidden };
+    let (Some(state), Some(threads), Some(start)) =
+        (fields.text(3), fields.number::<u64>(20), fields.number(22))
+    else {
         return Found::Hidden;
     };
     // A process whose first thread has ended shows as a zombie, too, as long as others go on.
-    if matches!(*state, "Z" | "X") && threads <= 1 { Found::Gone } else { Found::Started(start) }
+    if matches!(state, "Z" | "X") && threads <= 1 { Found::Gone } else { Found::Started(start) }
 }
 
 #[cfg(test)]

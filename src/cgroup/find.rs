@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::locate::{self, Group, Tree, Version, View};
 use crate::error::{Context, Error, Kind, Result};
+use crate::process::StatFields;
 
 /// Whose control group it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -261,13 +262,11 @@ fn lossy_text(path: &Path) -> Result<String> {
     }
 }
 
-/// Has a process ended, or begun to, by its `/proc/PID/stat`? Its name there may hold blanks and parentheses.
+/// Has a process ended, or begun to, by its `/proc/PID/stat`? The state is field 3, the flags are field 9.
 fn has_ended(stat: &str) -> bool {
-    let after_name = stat.rsplit_once(") ").map_or("", |(_, after)| after);
-    let mut fields = after_name.split(' ');
-    let state = fields.next().unwrap_or_default();
-    let flags = fields.nth(5).and_then(|flags| flags.parse::<u64>().ok()).unwrap_or(0);
-    matches!(state, "Z" | "X" | "x") || flags & EXITING != 0
+    let Some(fields) = StatFields::of(stat) else { return false };
+    let flags: u64 = fields.number(9).unwrap_or(0);
+    matches!(fields.text(3), Some("Z" | "X" | "x")) || flags & EXITING != 0
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use nix::sys::prctl;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::process::StatFields;
+
 /// Above every thread without a real-time policy, and below what else a machine may run with one.
 const REALTIME_PRIORITY: i32 = 10;
 
@@ -80,10 +82,8 @@ fn cpus() -> Vec<usize> {
 
 /// Policy, real-time priority and nice value in a line of `/proc/…/stat` (proc_pid_stat(5), fields 41, 40 and 19).
 fn parse_stat(stat: &str) -> Option<(Option<String>, u32, i32)> {
-    // The name in parentheses may hold anything; field 3 follows it.
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let field = |number: usize| fields.get(number - 3);
-    let policy = match *field(41)? {
+    let fields = StatFields::of(stat)?;
+    let policy = match fields.text(41)? {
         "0" => "SCHED_OTHER",
         "1" => "SCHED_FIFO",
         "2" => "SCHED_RR",
@@ -92,7 +92,7 @@ fn parse_stat(stat: &str) -> Option<(Option<String>, u32, i32)> {
         "6" => "SCHED_DEADLINE",
         other => other,
     };
-    Some((Some(policy.to_string()), field(40)?.parse().ok()?, field(19)?.parse().ok()?))
+    Some((Some(policy.to_string()), fields.number(40)?, fields.number(19)?))
 }
 
 #[cfg(test)]
