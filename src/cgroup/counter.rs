@@ -113,18 +113,29 @@ pub struct CpuUsage {
     pub throttled_periods: Counter,
 }
 
+/// As many digits as any number that fits into 64 bits may have without a look at overflow.
+const SAFE_DIGITS: usize = 19;
+
 /// The number in a file that holds one and a line end, in bytes or whatever the file counts.
 ///
 /// It does not allocate. `None` for anything else, like the `max` of a limit.
+#[inline]
 pub fn parse_counter(text: &[u8]) -> Option<u64> {
     let digits = text.strip_suffix(b"\n").unwrap_or(text);
-    if digits.is_empty() {
-        return None;
+    let (safe, rest) = digits.split_at(digits.len().min(SAFE_DIGITS));
+    let mut number = 0;
+    for byte in safe {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        number = number * 10 + u64::from(digit);
     }
-    digits.iter().try_fold(0_u64, |value, digit| {
-        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
-        value.checked_mul(10)?.checked_add(digit)
-    })
+    let number = rest.iter().try_fold(number, |number: u64, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })?;
+    (!digits.is_empty()).then_some(number)
 }
 
 /// The number after a name, in a file with lines of `name number`; it does not allocate.

@@ -13,6 +13,7 @@ use super::Shared;
 use super::event::{Ending, Event, TargetId, What};
 use super::grid::Grid;
 use super::ring::Producer;
+use crate::cgroup::parse_counter;
 use crate::clock::{self, Instant};
 
 /// The most targets at one time: as many have room in memory that was allocated before sampling began.
@@ -239,25 +240,12 @@ fn read(counter: &File) -> Result<u64, Ending> {
     }
 }
 
-/// As many digits as any number that fits into 64 bits may have without a look at overflow.
-const SAFE_DIGITS: usize = 19;
+/// As many digits as 64 bits can show: more are no counter's.
+const MOST_DIGITS: usize = 20;
 
 fn parse(text: &[u8]) -> Option<u64> {
     let digits = text.strip_suffix(b"\n").unwrap_or(text);
-    let (safe, rest) = digits.split_at(digits.len().min(SAFE_DIGITS));
-    let mut number = 0;
-    for byte in safe {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            return None;
-        }
-        number = number * 10 + u64::from(digit);
-    }
-    match rest {
-        [] => (!digits.is_empty()).then_some(number),
-        [last @ b'0'..=b'9'] => number.checked_mul(10)?.checked_add(u64::from(last - b'0')),
-        _ => None,
-    }
+    if digits.len() > MOST_DIGITS { None } else { parse_counter(text) }
 }
 
 #[cfg(test)]
