@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::{Area, Finding};
-use crate::cgroup::{self, Location, Memory, Reading, Version};
+use crate::cgroup::{self, Memory, Reading, Version};
 use crate::error::Result;
 use crate::units::Bytes;
 
@@ -43,11 +43,14 @@ pub enum Hierarchy {
     Hybrid,
 }
 
+/// The counters of the control group that this process is in.
+pub(super) fn own_memory() -> Result<Memory> {
+    Memory::of_process(i32::try_from(std::process::id()).unwrap_or(0), None)
+}
+
 impl CounterFacts {
     pub(super) fn read() -> CounterFacts {
-        let pid = i32::try_from(std::process::id()).unwrap_or(0);
-        let memory =
-            Location::of_process(pid, None).and_then(Memory::open).map_err(|error| error.to_string());
+        let memory = own_memory().map_err(|error| error.to_string());
         let peak = match &memory {
             Ok(memory) => peak_of(memory).map_err(|error| error.to_string()).and_then(|peak| peak),
             Err(error) => Err(error.clone()),

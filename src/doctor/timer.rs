@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::counters::own_memory;
 use super::{Area, Finding};
 use crate::cancel::Cancel;
-use crate::cgroup::{Location, Memory};
 use crate::clock::{self, Instant};
 use crate::error::{Context, Result};
 use crate::files::{self, Access, TempFolder};
@@ -214,8 +214,7 @@ impl TimerTest {
 }
 
 fn own_counter() -> Result<(String, std::fs::File)> {
-    let pid = i32::try_from(std::process::id()).unwrap_or(0);
-    let memory = Memory::open(Location::of_process(pid, None)?)?;
+    let memory = own_memory()?;
     let place = memory.location().memory.display().to_string();
     Ok((format!("{place}/{}", memory.current_name()), memory.current_file()?))
 }
