@@ -260,10 +260,13 @@ fn unless_gone(result: Result<()>) -> Result<()> {
 
 /// A container in an error's text: a name as it is, the first digits of an id.
 pub(super) fn named(id: &str) -> String {
-    if id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return format!("container `{}`", &id[..12]);
-    }
-    format!("container `{id}`")
+    format!("container `{}`", short_id(id).unwrap_or(id))
+}
+
+/// The first digits of a container's id, as people know it; `None` of any other text.
+pub(crate) fn short_id(text: &str) -> Option<&str> {
+    let is_id = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_id.then(|| &text[..12])
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use ureq::http::Method;
 
 pub use api::*;
 pub use containers::Logs;
+pub(crate) use containers::short_id;
 pub use frames::Stream;
 pub(crate) use owned::{LOST_LIMIT, labels_of_file};
 pub use owned::{Lifetime, Liveness, OwnedContainer, Owner, sweep};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::table::{Align, Quantity, UNKNOWN, aligned, columns, spread};
+use crate::docker::short_id;
 use crate::error::Result;
 use crate::probe::{About, End, Ending, Header, Lateness, Recording, TargetId, Window};
 use crate::units::{Bytes, show_duration};
@@ -106,8 +107,7 @@ impl TargetReport {
 
     /// What people know it by, on one line: its name and its label, an id of 64 digits as its first 12.
     pub(super) fn shown_name(&self) -> String {
-        let is_id = self.label.len() == 64 && self.label.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let label = if is_id { &self.label[..12] } else { &self.label };
+        let label = short_id(&self.label).unwrap_or(&self.label);
         match &self.name {
             Some(name) if name != label => one_line(&format!("{name} ({label})")),
             _ => one_line(label),
