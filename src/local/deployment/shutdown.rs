@@ -10,7 +10,6 @@ use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter};
 
 use super::file::{DeploymentFile, containers_of};
-use super::status::is_cut;
 use super::{Deployment, MemoryMeasurements, measurement};
 use crate::clock::{self, Instant};
 use crate::docker::{Engine, LOST_LIMIT, Liveness, Owner};
@@ -18,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::faas::Function;
 use crate::files::{self, Access};
 use crate::local::{container, short};
-use crate::probe::MemoryStats;
+use crate::probe::{MemoryStats, Recording};
 use crate::process::{Ended, Identity};
 
 /// How often containers that nobody named are looked for.
@@ -184,10 +183,17 @@ impl Shutdown {
             }
             return;
         }
-        if let Some(text) = self.how_sampling_ended(is_cut(file)) {
+        // SeBS's text is no recording, and does not tell whether it is whole.
+        let recording = Recording::open(file).ok();
+        let is_cut = recording.as_ref().is_some_and(|recording| recording.end.is_none());
+        if let Some(text) = self.how_sampling_ended(is_cut) {
             self.warnings.push(format!("the process that samples {text} (`{}`)", file.display()));
         }
-        match MemoryStats::read(file).and_then(|stats| write_json(output, &stats).map(|()| stats)) {
+        let stats = match &recording {
+            Some(recording) => MemoryStats::of_recording(recording),
+            None => MemoryStats::read(file),
+        };
+        match stats.and_then(|stats| write_json(output, &stats).map(|()| stats)) {
             Ok(stats) => self.stats = Some(stats),
             Err(error) => self.failures.push(error),
         }

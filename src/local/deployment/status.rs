@@ -201,6 +201,6 @@ fn living_process(measurements: &MemoryMeasurements) -> Option<Identity> {
 }
 
 /// Does a recording lack its end? SeBS's lines do not tell.
-pub(super) fn is_cut(file: &Path) -> bool {
+fn is_cut(file: &Path) -> bool {
     Recording::open(file).is_ok_and(|recording| recording.end.is_none())
 }
