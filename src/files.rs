@@ -1,5 +1,7 @@
 //! Files and folders, with the path in every error: read, write-then-rename, locks, sorted walks.
 
+mod claimed;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -9,6 +11,8 @@ use std::time::Duration;
 use crate::cancel::Cancel;
 use crate::error::{Context, Error, Kind, Result};
 use crate::units;
+
+pub(crate) use claimed::ClaimedFile;
 
 /// The text of a file.
 pub(crate) fn read_text(path: &Path) -> Result<String> {

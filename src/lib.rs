@@ -38,5 +38,6 @@ pub mod stats;
 pub mod storage;
 mod suite;
 pub mod units;
+mod wire;
 
 pub use error::{Error, Result};

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::VolumeMount;
+
 /// What to create a container from (`POST /containers/create`).
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -41,6 +43,9 @@ pub struct ContainerSpec {
 pub struct HostConfig {
     /// `/host/path:/container/path:ro` each.
     pub binds: Vec<String>,
+    /// Volumes, which are made with their labels where they are not there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<VolumeMount>,
     /// Memory limit in bytes; 0: none.
     pub memory: u64,
     /// Memory and swap together, in bytes; equal to `memory`: no swap; 0: the engine's default.
@@ -243,6 +248,19 @@ impl NetworkSettings {
             .chain(networks.map(|network| &network.global_ipv6_address));
         v4.chain(v6).map(String::as_str).find(|address| !address.is_empty())
     }
+
+    /// Is that one of its addresses? IPv6 may stand in brackets.
+    pub(crate) fn has(&self, address: &str) -> bool {
+        let address = address.trim_matches(['[', ']']);
+        let joined = self.networks.values().flat_map(|one| [&one.ip_address, &one.global_ipv6_address]);
+        joined.chain([&self.ip_address, &self.global_ipv6_address]).any(|known| known == address)
+    }
+
+    /// The port of the host at which that TCP port of the container is published; `None`: at none.
+    pub(crate) fn published(&self, port: &str) -> Option<u16> {
+        let bindings = self.ports.get(&format!("{port}/tcp"))?.as_ref()?;
+        bindings.iter().find_map(|binding| binding.host_port.parse().ok())
+    }
 }
 
 /// A container's addresses on one network.
@@ -261,6 +279,9 @@ pub struct EndpointSettings {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Mount {
+    /// The volume's name; empty: it is a folder of the host.
+    #[serde(deserialize_with = "null_as_default")]
+    pub name: String,
     /// Path on the host, or a volume's folder.
     pub source: String,
     /// Path in the container.
@@ -501,7 +522,7 @@ fn as_empty_objects<S: serde::Serializer>(names: &[String], serializer: S) -> Re
 }
 
 /// The engine, written in Go, says `null` where an empty list or map is meant.
-fn null_as_default<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(
+pub(super) fn null_as_default<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())

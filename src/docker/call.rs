@@ -12,9 +12,10 @@ use ureq::http::{Method, Request, Response};
 use ureq::{Body, SendBody};
 
 use super::Engine;
-use super::transport::{self, Interrupted};
+use super::transport;
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
+use crate::wire::{self, Interrupted, Manners};
 
 /// For calls that the engine answers from memory or by a short job. An engine that is busy with many containers, or
 /// is just being started through its socket, has been seen to take tens of seconds; one that takes more hangs.
@@ -120,7 +121,9 @@ impl<'a> Call<'a> {
         self.engine.check_cancel()?;
         let stopped = Arc::new(AtomicBool::new(false));
         let engine = self.engine;
-        let agent = transport::agent(engine.socket.clone(), engine.cancel.clone(), stopped.clone());
+        let manners =
+            Manners { cancel: engine.cancel.clone(), silence: None, peer_stopped_reading: stopped.clone() };
+        let agent = transport::agent(engine.socket.clone(), manners);
         let cancel = engine.cancel.as_ref();
         let mut upload = Upload { archive, stopped, cancel, failure: None };
         let mut call = self;
@@ -147,7 +150,9 @@ impl<'a> Call<'a> {
     fn answer(self, sent: Result<Response<Body>, ureq::Error>) -> Result<Answer<'a>> {
         let response = sent.map_err(|error| self.engine.call_failure(error, self.limit))?;
         let status = response.status();
-        log::trace!("{} {} -> {status}", self.method, self.target);
+        // Without the query, which may hold a proxy's password among the arguments of a build.
+        let path = self.target.split('?').next().unwrap_or_default();
+        log::trace!("{} {path} -> {status}", self.method);
         let mut answer = Answer { engine: self.engine, response, limit: self.limit };
         // 304: it was started, or stopped, already.
         if status.is_success() || status.as_u16() == 304 {
@@ -316,7 +321,7 @@ struct Upload<'a> {
 
 impl Read for Upload<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        transport::check(self.cancel).map_err(ureq::Error::into_io)?;
+        wire::check(self.cancel).map_err(ureq::Error::into_io)?;
         if self.stopped.load(Ordering::Relaxed) {
             return Ok(0);
         }

@@ -258,6 +258,28 @@ fn unless_gone(result: Result<()>) -> Result<()> {
     }
 }
 
+/// Does this error of a start say that a port to be published is in use?
+pub(crate) fn is_port_taken(error: &Error) -> bool {
+    let text = error.to_string();
+    text.contains("port is already allocated") || text.contains("address already in use")
+}
+
+/// The last lines that a container wrote, as the end of an error's text; empty if there are none.
+pub(crate) fn log_tail(engine: &Engine, id: &str) -> String {
+    const LINES: usize = 8;
+    match engine.container_logs(id, Some(LINES)) {
+        Ok(logs) => {
+            let text = logs.combined();
+            let text = text.trim();
+            if text.is_empty() { String::new() } else { format!("; the last it wrote:\n{text}") }
+        }
+        Err(error) => {
+            log::debug!("no log of container `{id}`: {error}");
+            String::new()
+        }
+    }
+}
+
 /// A container in an error's text: a name as it is, the first digits of an id.
 pub(super) fn named(id: &str) -> String {
     format!("container `{}`", short_id(id).unwrap_or(id))

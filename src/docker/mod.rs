@@ -12,10 +12,12 @@ mod discovery;
 mod exec;
 mod frames;
 mod images;
+mod leftover;
 mod owned;
 mod stats;
 mod stream;
 mod transport;
+mod volumes;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,14 +27,16 @@ use ureq::http::Method;
 
 pub use api::*;
 pub use containers::Logs;
-pub(crate) use containers::short_id;
+pub(crate) use containers::{is_port_taken, log_tail, short_id};
 pub use frames::Stream;
-pub(crate) use owned::{LOST_LIMIT, labels_of_file};
-pub use owned::{Lifetime, Liveness, OwnedContainer, Owner, sweep};
+pub(crate) use leftover::{Leftovers, containers_of};
+pub use owned::{Lifetime, Liveness, OwnedContainer, OwnedVolume, Owner, sweep};
 pub use stats::MemoryReading;
+pub use volumes::{Volume, VolumeMount};
 
 use crate::cancel::Cancel;
 use crate::error::{Context, Error, Kind, Result};
+use crate::wire::Manners;
 use discovery::{Candidate, Environment};
 
 /// The lowest API version that has all we need (Docker 19.03).
@@ -93,7 +97,8 @@ impl Engine {
     }
 
     fn new(socket: Arc<PathBuf>, cancel: Option<Cancel>, api_version: Arc<str>) -> Engine {
-        let agent = transport::agent(socket.clone(), cancel.clone(), Arc::default());
+        let agent =
+            transport::agent(socket.clone(), Manners { cancel: cancel.clone(), ..Manners::default() });
         Engine { agent, socket, cancel, api_version }
     }
 

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use super::{ContainerSpec, Engine, Scope};
-use crate::error::{Context, Result};
+use super::{ContainerSpec, Engine, Scope, Volume};
+use crate::error::{Context, Error, Kind, Result};
 use crate::files;
 use crate::process::{self, Found, Identity};
 
@@ -174,6 +174,15 @@ pub(crate) fn labels_of_file(file: &Path) -> [String; 2] {
     [format!("{OURS}=1"), format!("{FILE}={}", file.display())]
 }
 
+/// A volume that is removed, at the latest, when this value is dropped: after the containers that have it.
+#[derive(Debug)]
+#[must_use = "the volume is removed when this is dropped"]
+pub struct OwnedVolume {
+    engine: Engine,
+    name: String,
+    is_armed: bool,
+}
+
 /// A container that is removed, at the latest, when this value is dropped.
 #[derive(Debug)]
 #[must_use = "the container is removed when this is dropped"]
@@ -211,6 +220,37 @@ impl Engine {
             Err(error) => {
                 if error.is_cancelled() || error.is_timeout() || error.is_disconnected() {
                     self.without_cancel().remove_lost(owner, name);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Creates a volume with the labels of its owner, and `labels` beside them.
+    ///
+    /// # Errors
+    /// As [`create_volume`](Engine::create_volume); `is_conflict` when there is one of that name. Where the answer is
+    /// lost, a volume that was made all the same is removed.
+    pub fn create_owned_volume(
+        &self,
+        owner: &Owner,
+        lifetime: &Lifetime,
+        name: &str,
+        mut labels: BTreeMap<String, String>,
+    ) -> Result<OwnedVolume> {
+        labels.extend(owner.labels(lifetime));
+        self.check_cancel()?;
+        // It takes milliseconds; given up half-way, nobody would know what became of it.
+        let engine = self.without_cancel();
+        let is_ours = |volume: &Volume| volume.labels.get(SESSION) == Some(&owner.session);
+        let guard = || OwnedVolume { engine: engine.clone(), name: name.to_string(), is_armed: true };
+        match engine.create_volume(name, &labels) {
+            Ok(volume) if is_ours(&volume) => Ok(guard()),
+            // The engine gives back one that was there before as if it had been made.
+            Ok(_) => Err(Error::with_kind(Kind::Conflict, format!("there is a volume `{name}` already"))),
+            Err(error) => {
+                if engine.inspect_volume(name).is_ok_and(|volume| is_ours(&volume)) {
+                    drop(guard());
                 }
                 Err(error)
             }
@@ -269,6 +309,38 @@ impl OwnedContainer {
     }
 }
 
+impl OwnedVolume {
+    /// The volume's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Removes the volume.
+    ///
+    /// # Errors
+    /// When the engine cannot be reached, or a container has it; it is then left to the next [`sweep`].
+    pub fn remove(mut self) -> Result<()> {
+        self.is_armed = false;
+        self.engine.remove_volume(&self.name)
+    }
+
+    /// Lets the volume live on, and gives back its name.
+    pub fn keep(mut self) -> String {
+        self.is_armed = false;
+        std::mem::take(&mut self.name)
+    }
+}
+
+impl Drop for OwnedVolume {
+    fn drop(&mut self) {
+        if self.is_armed
+            && let Err(error) = self.engine.remove_volume(&self.name)
+        {
+            log::warn!("{error}; the next run will try again");
+        }
+    }
+}
+
 impl Drop for OwnedContainer {
     fn drop(&mut self) {
         if self.is_armed
@@ -279,25 +351,42 @@ impl Drop for OwnedContainer {
     }
 }
 
-/// Removes the containers meant to live as long as their owner, whose owner is dead, and gives back their names.
+/// Removes the containers and volumes meant to live as long as their owner, whose owner is dead, and gives back their
+/// names.
 ///
 /// `owner` is the process that looks. Any number of sweeps may go on at once: what another one removes is fine. What
 /// cannot be removed is logged, and left to the next.
 ///
 /// # Errors
-/// When the engine's containers cannot be listed.
+/// When the engine's containers or volumes cannot be listed.
 pub fn sweep(engine: &Engine, owner: &Owner) -> Result<Vec<String>> {
     let (ours, run) = (format!("{OURS}=1"), format!("{LIFETIME}=run"));
+    let is_left = |labels: &BTreeMap<String, String>| {
+        Owner::from_labels(labels).is_some_and(|other| owner.liveness_of(&other) == Liveness::Dead)
+    };
     let mut removed = Vec::new();
-    for container in engine.list_containers(&[&ours, &run], Scope::All)? {
-        let Some(other) = Owner::from_labels(&container.labels) else { continue };
-        if owner.liveness_of(&other) != Liveness::Dead {
-            continue;
+    let mut note = |name: String, outcome: Result<()>| match outcome {
+        Ok(()) => {
+            removed.push(name);
+            Ok(())
         }
-        match engine.remove_container(&container.id) {
-            Ok(()) => removed.push(container.names.into_iter().next().unwrap_or(container.id)),
-            Err(error) if error.is_cancelled() || error.is_disconnected() => return Err(error),
-            Err(error) => log::warn!("{error}"),
+        Err(error) if error.is_cancelled() || error.is_disconnected() => Err(error),
+        Err(error) => {
+            log::warn!("{error}");
+            Ok(())
+        }
+    };
+    for container in engine.list_containers(&[&ours, &run], Scope::All)? {
+        if is_left(&container.labels) {
+            let outcome = engine.remove_container(&container.id);
+            note(container.names.into_iter().next().unwrap_or(container.id), outcome)?;
+        }
+    }
+    // After the containers: a volume that one has cannot be removed.
+    for volume in engine.list_volumes(&[&ours, &run])? {
+        if is_left(&volume.labels) {
+            let outcome = engine.remove_volume(&volume.name);
+            note(volume.name, outcome)?;
         }
     }
     Ok(removed)

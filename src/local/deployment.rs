@@ -3,7 +3,9 @@
 mod file;
 mod shutdown;
 mod status;
+mod storage;
 
+use std::fmt;
 use std::path::Path;
 use std::process::Child;
 
@@ -16,6 +18,7 @@ use crate::clock;
 use crate::error::{Error, Result};
 use crate::faas::Function;
 use crate::files::{self, Access};
+use crate::storage::StorageKind;
 
 use super::measurement::{self, Measurement, MeasurementOptions, MemoryMeasurements, Ready, RecordingFormat};
 
@@ -30,7 +33,7 @@ const SCHEMA_VERSION: u32 = 1;
 ///
 /// The containers are made by a [`Local`](super::Local) whose options name the file, and which then
 /// [releases](super::Local::release) them.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Deployment {
     /// Absent in SeBS's files.
     #[serde(default)]
@@ -39,12 +42,15 @@ pub struct Deployment {
     pub functions: Vec<Function>,
     /// What to invoke them with, JSON objects as they were made.
     pub inputs: Vec<Box<RawValue>>,
-    /// The object storage that they use; `None`: none.
+    /// The object storage that they use, with its keys; `None`: none.
     #[serde(default)]
     pub storage: Option<Value>,
-    /// The tables that they use; `None`: none.
+    /// The tables that they use, with their keys; `None`: none.
     #[serde(default)]
     pub nosql: Option<Value>,
+    /// The kinds of storage that were started for them, and that go with them; absent: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub started_storage: Vec<StorageKind>,
     /// How their memory is sampled; absent: it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_measurements: Option<MemoryMeasurements>,
@@ -63,6 +69,19 @@ pub struct Deployment {
     children: Vec<Child>,
 }
 
+impl fmt::Debug for Deployment {
+    /// Without the storage, which has keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deployment")
+            .field("functions", &self.functions)
+            .field("started_storage", &self.started_storage)
+            .field("memory_measurements", &self.memory_measurements)
+            .field("started_at", &self.started_at)
+            .field("stopped_at", &self.stopped_at)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Deployment {
     /// An empty one, whose containers are removed when they are stopped, or only stopped.
     pub fn new(remove_containers: bool) -> Deployment {
@@ -76,11 +95,6 @@ impl Deployment {
     /// Takes in a function that was started.
     pub fn add_function(&mut self, function: Function) {
         self.functions.push(function);
-    }
-
-    /// Says which object storage the functions use.
-    pub fn set_storage(&mut self, storage: Value) {
-        self.storage = Some(storage);
     }
 
     /// Takes in an input, a JSON value that is kept byte for byte.
@@ -220,15 +234,14 @@ mod tests {
         read(SEBS).unwrap().functions.into_iter().for_each(|function| deployment.add_function(function));
         deployment.add_input("{\"a\":  1}").unwrap();
         assert!(deployment.add_input("{").unwrap_err().is_usage());
-        deployment.set_storage(serde_json::json!({"type": "minio"}));
         assert!(!deployment.is_whole());
         deployment.complete();
         deployment.serialize(&path).unwrap();
         assert!(Deployment::deserialize(&path).unwrap().is_whole());
         let written: Value = files::read_json(&path).unwrap();
         assert_eq!(written["functions"][0]["instance_id"], "ab");
-        assert_eq!(written["storage"]["type"], "minio");
-        assert_eq!(written["nosql"], Value::Null);
+        assert_eq!((&written["storage"], &written["nosql"]), (&Value::Null, &Value::Null));
+        assert!(written.get("started_storage").is_none());
         assert_eq!(written["schema_version"], 1);
         assert!(written.get("memory_measurements").is_none() && written.get("stopped_at").is_none());
         assert_eq!(Deployment::deserialize(&path).unwrap().inputs[0].get(), "{\"a\":  1}");

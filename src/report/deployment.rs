@@ -4,9 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::local::{Deployment, DeploymentStatus, Shutdown};
+use crate::storage::{EngineType, StorageKind};
 use crate::units::{Bytes, show_duration};
 
 use super::columns;
+use super::storage::{stopped_storage, storage_status};
 
 /// What was started, how it is invoked and how it is stopped; `file` is the deployment's.
 pub fn deployment(deployment: &Deployment, file: &Path) -> String {
@@ -21,6 +23,11 @@ pub fn deployment(deployment: &Deployment, file: &Path) -> String {
     let first = deployment.functions.iter().flat_map(|function| &function.instances).next();
     if let Some((instance, input)) = first.zip(deployment.inputs.first()) {
         text += &format!("invoke:      {}\n", curl(&instance.url, input.get(), &shown_file));
+    }
+    for (kind, engine, address) in storage_of(deployment) {
+        let whose =
+            if deployment.started_storage.contains(&kind) { "started with it" } else { "left as it is" };
+        text += &format!("{:<13}{engine} at {address} ({whose})\n", format!("{kind}:"));
     }
     text += &format!("deployment:  {}\n", file.display());
     if let Some(measurements) = &deployment.memory_measurements {
@@ -53,6 +60,16 @@ pub fn shutdown(deployment: &Deployment, shutdown: &Shutdown, output: &Path) -> 
         rows.push(row);
     }
     text += &columns(&rows);
+    if !shutdown.storage.is_empty() {
+        text += &format!("\n{}", stopped_storage(&shutdown.storage));
+    }
+    for (kind, engine, address) in storage_of(deployment) {
+        if !deployment.started_storage.contains(&kind) {
+            text += &format!(
+                "{kind} storage ({engine} at {address}) was not started with it, and is left alone\n"
+            );
+        }
+    }
     for name in &shutdown.left_behind {
         text += &format!("removed {name}, which a killed command had left\n");
     }
@@ -87,6 +104,9 @@ pub fn deployment_status(status: &DeploymentStatus) -> String {
         ]);
     }
     let mut text = columns(&rows) + "\n";
+    if !status.storage.is_empty() {
+        text += &(storage_status(&status.storage) + "\n");
+    }
     match &status.memory_measurements {
         Some(memory) => {
             let pids: Vec<String> = memory.pids.iter().map(i32::to_string).collect();
@@ -108,6 +128,15 @@ pub fn deployment_status(status: &DeploymentStatus) -> String {
     text
 }
 
+/// The storage that a deployment uses, as far as its file is understood: kind, engine, address.
+fn storage_of(deployment: &Deployment) -> Vec<(StorageKind, EngineType, String)> {
+    let file = deployment.storage_file().unwrap_or_default();
+    let told = file.kinds().map(|(kind, config)| {
+        (kind, config.engine, config.address.clone().unwrap_or_else(|| "no address".to_string()))
+    });
+    told.collect()
+}
+
 /// A line for a shell that invokes a function with the deployment's input.
 fn curl(url: &str, input: &str, shown_file: &str) -> String {
     const LONGEST_SHOWN: usize = 200;
@@ -119,7 +148,7 @@ fn curl(url: &str, input: &str, shown_file: &str) -> String {
 }
 
 /// A word as a shell reads it.
-fn quoted(word: &str) -> String {
+pub(super) fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:,@%".contains(c);
     if !word.is_empty() && word.chars().all(is_plain) {
         return word.to_string();
@@ -133,12 +162,12 @@ fn rounded(value: Option<&str>) -> String {
     megabytes.map_or("-".to_string(), |megabytes| format!("{megabytes:.1} MB"))
 }
 
-fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
+pub(super) fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
     cells.map(str::to_string).to_vec()
 }
 
 /// The first digits of a container's id, as people know it.
-fn short(id: &str) -> String {
+pub(super) fn short(id: &str) -> String {
     id.chars().take(12).collect()
 }
 

@@ -6,6 +6,7 @@ mod doctor;
 #[cfg(test)]
 mod example;
 mod profile;
+mod storage;
 mod svg;
 mod table;
 
@@ -13,5 +14,6 @@ pub use csv::profile_csv;
 pub use deployment::{deployment, deployment_status, shutdown};
 pub use doctor::{findings, lateness, staircase};
 pub use profile::{InvocationReport, ProfileReport, TargetReport};
+pub use storage::{storage, storage_shutdown, storage_status};
 pub use svg::profile_svg;
 pub use table::{columns, invocations, measurement};

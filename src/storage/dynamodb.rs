@@ -157,6 +157,14 @@ impl DynamoClient {
             "BillingMode": "PAY_PER_REQUEST",
         });
         let _: Done = self.caller.call("CreateTable", table, &request, Repeat::IfNothingWasDone)?;
+        self.wait_until_active(table)
+    }
+
+    /// Waits until a table, which somebody else is making, can be used.
+    ///
+    /// # Errors
+    /// As above; `is_timeout`: it cannot be used yet after a minute.
+    pub fn wait_until_active(&self, table: &str) -> Result<()> {
         self.wait(table, "active", |status| status == Some("ACTIVE"))
     }
 

@@ -1,6 +1,7 @@
 //! A client of S3 in path style over plain HTTP: buckets, and the objects in them.
 
 mod call;
+mod etag;
 mod upload;
 
 use std::fmt;
@@ -12,8 +13,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use md5::{Digest, Md5};
 
-use self::call::{Answer, Call, Payload};
-use super::{transport, xml};
+use self::call::{Answer, Call, Patience, Payload};
+use super::transport::{self, SILENCE_LIMIT};
+use super::{signed, xml};
 use crate::cancel::Cancel;
 use crate::error::{Error, Kind, Result};
 use crate::files;
@@ -66,9 +68,10 @@ pub struct ObjectHead {
 
 /// A client of one storage; clones share its connections.
 ///
-/// Keys may be any text but the empty one. A request is sent again, up to four times with growing pauses, where the
-/// storage has answered that it is busy or failed (429, 5xx), and where the connection broke and a second time does no
-/// harm.
+/// Keys may be any text but the empty one. A request is sent again, up to seven times with growing pauses (7 s in all),
+/// where the storage has answered that it is busy or failed (429, 5xx), where nobody took the connection, and where it
+/// broke and a second time does no harm. What is stored is sent with its MD5 hash (`Content-MD5`), by which the storage knows what was garbled on its
+/// way; what comes is checked to be as long as promised, since an ETag need be no hash of the content.
 #[derive(Clone, Debug)]
 pub struct S3Client {
     options: S3Options,
@@ -76,6 +79,7 @@ pub struct S3Client {
     address: String,
     agent: ureq::Agent,
     cancel: Cancel,
+    patience: Patience,
 }
 
 impl S3Client {
@@ -84,15 +88,9 @@ impl S3Client {
     /// # Errors
     /// A usage error, where the address is none of plain HTTP.
     pub fn new(options: S3Options, cancel: &Cancel) -> Result<S3Client> {
-        let address = options.address.strip_prefix("http://").unwrap_or(&options.address);
-        let address = address.trim_end_matches('/').to_string();
-        if address.is_empty() || address.contains(['/', '?', '#', '@', ' ']) {
-            return Err(Error::usage(format!(
-                "`{}` is no address of a storage: write host:port, which is spoken to in plain HTTP",
-                options.address
-            )));
-        }
-        Ok(S3Client { options, address, agent: transport::agent(cancel), cancel: cancel.clone() })
+        let address = signed::host(&options.address, "a storage")?;
+        let (agent, cancel) = (transport::agent(cancel, SILENCE_LIMIT), cancel.clone());
+        Ok(S3Client { options, address, agent, cancel, patience: Patience::USUAL })
     }
 
     /// Makes a bucket.
@@ -143,7 +141,11 @@ impl S3Client {
     /// The bucket is not there, the storage refuses, or the connection breaks for good.
     pub fn put_bytes(&self, bucket: &str, key: &str, content: &[u8]) -> Result<()> {
         self.check_names(bucket, key)?;
-        self.send(&Call::new("PUT", bucket, key), &Payload::Bytes(content)).map(drop)
+        // Not all storages compare the hash that is signed with what came.
+        let checksum = STANDARD.encode(Md5::digest(content));
+        let headers = [("content-md5", checksum.as_str())];
+        let call = Call { headers: &headers, ..Call::new("PUT", bucket, key) };
+        self.send(&call, &Payload::Bytes(content)).map(drop)
     }
 
     /// The content of an object that is no larger than `limit_bytes`.
@@ -284,7 +286,18 @@ impl S3Client {
     pub fn clean_bucket(&self, bucket: &str, prefix: &str) -> Result<()> {
         let objects = self.list(bucket, prefix)?;
         let keys: Vec<&str> = objects.iter().map(|object| object.key.as_str()).collect();
-        self.delete_many(bucket, &keys)
+        self.delete_many(bucket, &keys)?;
+        // Where keys are files, the folders of those that are gone may stay as objects that only a request of their own
+        // removes, and then show the folders that they are in.
+        let mut left = Vec::new();
+        loop {
+            let before = std::mem::replace(&mut left, self.list(bucket, prefix)?);
+            left.retain(|object| object.key.ends_with('/'));
+            if left.is_empty() || left == before {
+                return Ok(());
+            }
+            left.iter().try_for_each(|folder| self.delete(bucket, &folder.key))?;
+        }
     }
 
     /// A request with an empty name would be one about something larger.

@@ -1,30 +1,22 @@
 //! The file of a deployment, while one command has it to itself: claimed, replaced where that loses nothing, written.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde_json::value::RawValue;
 
 use super::{Deployment, RecordingFormat};
 use crate::cancel::Cancel;
 use crate::clock;
-use crate::docker::{ContainerSummary, Engine, Scope};
+use crate::docker::{ContainerSummary, Engine, containers_of};
 use crate::error::{Context, Error, Kind, Result};
-use crate::files::{self, Access, Claim};
+use crate::files::{self, Access, ClaimedFile};
 
 /// A deployment's file, which no other command of ours changes meanwhile. What was written to it is taken back when this
 /// is dropped, until it is [confirmed](DeploymentFile::confirm).
 #[derive(Debug)]
-pub struct DeploymentFile {
-    path: PathBuf,
-    /// `None` where there can be none, as in a folder that may only be read.
-    _claim: Option<Claim>,
-    /// What stood in the file, as long as that is to come back.
-    previous: Option<Vec<u8>>,
-    is_to_be_taken_back: bool,
-}
+pub struct DeploymentFile(ClaimedFile);
 
 impl DeploymentFile {
     /// For a deployment that is to be started: the folder is made where it is not there.
@@ -32,26 +24,7 @@ impl DeploymentFile {
     /// # Errors
     /// `is_conflict` where another command has the file; `is_usage` where the path can be none of a file.
     pub fn claim(path: &Path) -> Result<DeploymentFile> {
-        let path = resolve(path)?;
-        if path.to_str().is_none() {
-            let text = format!("`{}` is not UTF-8, and labels and JSON have to hold it", path.display());
-            return Err(Error::usage(text));
-        }
-        if path.exists() && !path.is_file() {
-            return Err(Error::usage(format!(
-                "`{}` is there and is no file: choose another",
-                path.display()
-            )));
-        }
-        let claimed = files::try_claim(&claim_path(&path));
-        match claimed.context(|| format!("failed to keep `{}` from other commands", path.display()))? {
-            Some(claim) => Ok(DeploymentFile::new(path, Some(claim))),
-            None => {
-                let text =
-                    format!("another `local start` or `local stop` is at work on `{}`", path.display());
-                Err(Error::with_kind(Kind::Conflict, text))
-            }
-        }
+        ClaimedFile::claim(path, "`local start` or `local stop`").map(DeploymentFile)
     }
 
     /// For a deployment that was started: waits until no other command has the file.
@@ -59,34 +32,12 @@ impl DeploymentFile {
     /// # Errors
     /// `is_not_found` where there is no such file, or `is_cancelled`.
     pub fn open(path: &Path, cancel: &Cancel) -> Result<DeploymentFile> {
-        let path = files::canonical(path)?;
-        let mut has_told = false;
-        loop {
-            cancel.check()?;
-            match files::try_claim(&claim_path(&path)) {
-                Ok(Some(claim)) => return Ok(DeploymentFile::new(path, Some(claim))),
-                Ok(None) => {}
-                Err(error) => {
-                    // That must not keep what runs from being stopped.
-                    log::warn!("{error}: nothing keeps other commands from `{}`", path.display());
-                    return Ok(DeploymentFile::new(path, None));
-                }
-            }
-            if !has_told {
-                log::info!("waiting for another command that is at work on `{}`", path.display());
-                has_told = true;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn new(path: PathBuf, claim: Option<Claim>) -> DeploymentFile {
-        DeploymentFile { path, _claim: claim, previous: None, is_to_be_taken_back: false }
+        ClaimedFile::open(path, cancel).map(DeploymentFile)
     }
 
     /// Where it is: absolute, and as the labels of its containers have it.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.0.path()
     }
 
     /// Sees that nothing is lost when the file is written: there is none, or one of a deployment that does not run any more.
@@ -95,11 +46,11 @@ impl DeploymentFile {
     /// # Errors
     /// `is_usage` where it is another file, `is_conflict` where its deployment still runs.
     pub fn make_free(&mut self, engine: &Engine) -> Result<()> {
-        if !self.path.exists() {
+        if !self.path().exists() {
             return self.check_containers(engine);
         }
-        let previous = files::read_bytes(&self.path)?;
-        let deployment = Deployment::deserialize(&self.path).map_err(|error| match error.is_usage() {
+        let previous = files::read_bytes(self.path())?;
+        let deployment = Deployment::deserialize(self.path()).map_err(|error| match error.is_usage() {
             true => Error::usage(format!("nothing is overwritten but a deployment's file: {error}")),
             false => error,
         })?;
@@ -108,12 +59,12 @@ impl DeploymentFile {
         }
         self.check_containers(engine)?;
         if deployment.remove_containers != Some(false) {
-            for left in containers_of(&self.path, engine)? {
+            for left in containers_of(self.path(), engine)? {
                 log::info!("removing container `{}` of an earlier deployment, which has ended", name(&left));
                 engine.remove_container(&left.id)?;
             }
         }
-        self.previous = Some(previous);
+        self.0.restore_later(previous);
         Ok(())
     }
 
@@ -122,8 +73,8 @@ impl DeploymentFile {
         let is_up = |container: &ContainerSummary| {
             matches!(container.state.as_str(), "running" | "paused" | "restarting")
         };
-        match containers_of(&self.path, engine)?.into_iter().find(is_up) {
-            Some(running) if self.path.exists() => {
+        match containers_of(self.path(), engine)?.into_iter().find(is_up) {
+            Some(running) if self.path().exists() => {
                 Err(self.still_runs(&format!("container `{}`", name(&running))))
             }
             Some(running) => {
@@ -131,7 +82,7 @@ impl DeploymentFile {
                 log::warn!(
                     "container `{}` belongs to an earlier deployment of `{}`, whose file is gone",
                     name(&running),
-                    self.path.display()
+                    self.path().display()
                 );
                 Ok(())
             }
@@ -140,7 +91,7 @@ impl DeploymentFile {
     }
 
     fn still_runs(&self, what: &str) -> Error {
-        let shown = self.path.display();
+        let shown = self.path().display();
         Error::with_kind(
             Kind::Conflict,
             format!(
@@ -154,13 +105,13 @@ impl DeploymentFile {
     /// # Errors
     /// The file cannot be made.
     pub fn reserve_recording(&self, format: RecordingFormat) -> Result<PathBuf> {
-        let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
+        let stem = self.path().file_stem().unwrap_or_default().to_string_lossy();
         let stamp = clock::stamp(clock::epoch_seconds());
         let mut number = 1;
         loop {
             let suffix = if number == 1 { String::new() } else { format!("-{number}") };
             let name = format!("{stem}-{stamp}{suffix}.{}", format.ending());
-            let path = self.path.with_file_name(name);
+            let path = self.path().with_file_name(name);
             match OpenOptions::new().write(true).create_new(true).open(&path) {
                 Ok(_) => return Ok(path),
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
@@ -176,13 +127,12 @@ impl DeploymentFile {
     /// # Errors
     /// The file cannot be written.
     pub fn write(&mut self, deployment: &Deployment) -> Result<()> {
-        self.is_to_be_taken_back = true;
-        deployment.serialize(&self.path)
+        self.0.write_with(|path| deployment.serialize(path))
     }
 
     /// Lets what was written stay.
-    pub fn confirm(mut self) {
-        self.is_to_be_taken_back = false;
+    pub fn confirm(self) {
+        self.0.confirm();
     }
 
     /// Writes into the file that its deployment was stopped, and leaves the rest as it is, be it ours or not.
@@ -197,26 +147,6 @@ impl DeploymentFile {
     }
 }
 
-impl Drop for DeploymentFile {
-    fn drop(&mut self) {
-        if !self.is_to_be_taken_back {
-            return;
-        }
-        let done = match &self.previous {
-            Some(previous) => files::write(&self.path, previous, Access::Owner),
-            None => files::remove_file(&self.path),
-        };
-        if let Err(error) = done {
-            log::warn!("{error}");
-        }
-    }
-}
-
-/// The containers that a file's deployment had made for it, those that the file does not name among them.
-pub(super) fn containers_of(file: &Path, engine: &Engine) -> Result<Vec<ContainerSummary>> {
-    engine.list_containers(&crate::docker::labels_of_file(file).each_ref().map(String::as_str), Scope::All)
-}
-
 fn name(container: &ContainerSummary) -> &str {
     container.names.first().unwrap_or(&container.id)
 }
@@ -227,23 +157,6 @@ fn with_stopped_at(text: &str, stopped_at: &str) -> Result<String> {
     let value = serde_json::value::to_raw_value(stopped_at).map_err(failed)?;
     keys.insert("stopped_at".to_string(), value);
     Ok(serde_json::to_string_pretty(&keys).map_err(failed)? + "\n")
-}
-
-/// The absolute path of a file that need not be there.
-fn resolve(path: &Path) -> Result<PathBuf> {
-    if let Ok(there) = fs::canonicalize(path) {
-        return Ok(there);
-    }
-    let name = path.file_name();
-    let name = name.ok_or_else(|| Error::usage(format!("`{}` names no file", path.display())))?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    files::create_folder(folder)?;
-    Ok(files::canonical(folder)?.join(name))
-}
-
-fn claim_path(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.lock"))
 }
 
 #[cfg(test)]

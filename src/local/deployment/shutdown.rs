@@ -1,6 +1,5 @@
 //! Stops a deployment: its sampling, its instances and what a killed `local start` left, each whatever becomes of the others.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -9,19 +8,17 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter};
 
-use super::file::{DeploymentFile, containers_of};
+use super::file::DeploymentFile;
 use super::{Deployment, MemoryMeasurements, measurement};
-use crate::clock::{self, Instant};
-use crate::docker::{Engine, LOST_LIMIT, Liveness, Owner};
+use crate::clock;
+use crate::docker::{Engine, Leftovers};
 use crate::error::{Error, Result};
 use crate::faas::Function;
 use crate::files::{self, Access};
 use crate::local::{container, short};
 use crate::probe::{MemoryStats, Recording};
 use crate::process::{Ended, Identity};
-
-/// How often containers that nobody named are looked for.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+use crate::storage::StoppedStorage;
 
 /// How a deployment is stopped.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +43,8 @@ pub struct Shutdown {
     pub stats: Option<MemoryStats>,
     /// Each instance.
     pub instances: Vec<StoppedInstance>,
+    /// Each storage that was started for them.
+    pub storage: Vec<StoppedStorage>,
     /// Names of containers that were made for the deployment, but that it did not name; they are gone.
     pub left_behind: Vec<String>,
     /// What the user should know, a sentence each.
@@ -149,7 +148,14 @@ impl Deployment {
                 }
             }
         }
-        if let Some(file) = request.file.filter(|_| !is_lost) {
+        if is_lost {
+            return;
+        }
+        // Functions may use it to their end.
+        let (stopped, failures) = self.stop_storage(engine);
+        shutdown.storage = stopped;
+        shutdown.failures.extend(failures);
+        if let Some(file) = request.file {
             shutdown.remove_left_behind(engine, file, self);
         }
     }
@@ -236,61 +242,19 @@ impl Shutdown {
         }
     }
 
-    /// Removes the containers that a killed `local start` made, and did not come to name in its file. The engine may still
-    /// be at work on the last one that it was asked for.
+    /// Removes the containers that a killed `local start` made, and did not come to name in its file.
     fn remove_left_behind(&mut self, engine: &Engine, file: &Path, deployment: &Deployment) {
-        let may_have_stragglers = !deployment.is_whole() && self.stopped_before.is_none();
-        let limit = if may_have_stragglers { LOST_LIMIT } else { Duration::ZERO };
-        let deadline = Instant::now().after(limit);
-        let mut removed = BTreeSet::new();
-        // What one look could not remove, the next may: the engine lists containers that it has not wholly made, and has
-        // been seen to list one again that was removed then.
-        let failures = loop {
-            let is_last = Instant::now() >= deadline;
-            match self.remove_unnamed(engine, file, deployment, &mut removed) {
-                Ok(failures) if is_last => break failures,
-                Ok(_) => std::thread::sleep(LOOK_EVERY),
-                Err(error) => break vec![error],
-            }
+        let leftovers = Leftovers {
+            engine,
+            file,
+            is_named: &|id| deployment.names(id),
+            is_whole: deployment.is_whole(),
+            may_come: !deployment.is_whole() && self.stopped_before.is_none(),
         };
-        self.failures.extend(failures);
-        self.left_behind.extend(removed);
-    }
-
-    /// Takes one look, and gives what could not be removed.
-    fn remove_unnamed(
-        &mut self,
-        engine: &Engine,
-        file: &Path,
-        deployment: &Deployment,
-        removed: &mut BTreeSet<String>,
-    ) -> Result<Vec<Error>> {
-        let current = Owner::current()?;
-        let mut failures = Vec::new();
-        for container in containers_of(file, engine)? {
-            let Some(owner) = Owner::from_labels(&container.labels) else { continue };
-            if deployment.instances().any(|(_, id)| id == container.id) {
-                continue;
-            }
-            let name = container.names.into_iter().next().unwrap_or(container.id.clone());
-            // A start that was not killed named all that it made: this one may be of a file that was moved since.
-            let is_anothers = deployment.is_whole() && container.state == "running";
-            if is_anothers || current.liveness_of(&owner) != Liveness::Dead {
-                let warning = format!(
-                    "container `{name}`, which the file does not name, is left alone: who made it may still need it \
-                     (`docker rm -f {name}` removes it)"
-                );
-                if !self.warnings.contains(&warning) {
-                    self.warnings.push(warning);
-                }
-                continue;
-            }
-            match engine.remove_container(&container.id) {
-                Ok(()) => drop(removed.insert(name)),
-                Err(error) => failures.push(error),
-            }
-        }
-        Ok(failures)
+        let cleared = leftovers.remove();
+        self.left_behind.extend(cleared.removed);
+        self.warnings.extend(cleared.warnings);
+        self.failures.extend(cleared.failures);
     }
 }
 

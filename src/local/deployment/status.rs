@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::local::{container, short};
 use crate::probe::Recording;
 use crate::process::Identity;
+use crate::storage::{self, StorageStatus};
 
 /// How long an instance may take to answer: one that is at work may be silent until it is done.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
@@ -25,6 +26,9 @@ pub struct DeploymentStatus {
     pub is_whole: bool,
     /// Each instance.
     pub instances: Vec<InstanceStatus>,
+    /// The storage that they use.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub storage: Vec<StorageStatus>,
     /// The sampling of memory; absent: there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_measurements: Option<MeasurementStatus>,
@@ -103,6 +107,7 @@ impl DeploymentStatus {
         self.is_whole
             && !self.instances.is_empty()
             && self.instances.iter().all(|instance| instance.state == "running")
+            && self.storage.iter().all(|storage| storage.answers)
             && is_sampled
     }
 }
@@ -132,9 +137,12 @@ impl Deployment {
         for (instance, answers) in instances.iter_mut().zip(ask(&addresses, cancel)?) {
             instance.answers = answers;
         }
+        let file = self.storage_file()?;
+        let storage = file.kinds().map(|(kind, config)| storage::status(engine, kind, config, cancel));
         Ok(DeploymentStatus {
             is_whole: self.is_whole(),
             instances,
+            storage: storage.collect::<Result<_>>()?,
             memory_measurements: self.memory_measurements.as_ref().map(status_of),
             stopped_at: self.stopped_at.clone(),
         })

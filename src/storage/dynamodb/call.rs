@@ -6,24 +6,20 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use ureq::http::{Request, Uri};
 
 use super::DynamoOptions;
 use super::refusal::Refusal;
 use crate::cancel::Cancel;
-use crate::clock::{self, Instant};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sigv4::{self, Key, PathRule};
-use crate::storage::transport;
+use crate::storage::signed::{self, Unsigned};
+use crate::storage::transport::{self, SILENCE_LIMIT};
 
 /// How often a request is sent at most.
 const ATTEMPTS: u32 = 8;
 
 /// The pause after the first attempt, which doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-
-/// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// The longest answer. A page has 1 MiB of data by the protocol, and is longer as JSON.
 const MAX_ANSWER_BYTES: u64 = 64 << 20;
@@ -64,8 +60,8 @@ struct Failure {
 
 impl Caller {
     pub(super) fn new(options: DynamoOptions, cancel: &Cancel) -> Result<Caller> {
-        let host = host(&options.address)?;
-        let (agent, cancel) = (transport::agent(cancel), cancel.clone());
+        let host = signed::host(&options.address, "tables")?;
+        let (agent, cancel) = (transport::agent(cancel, SILENCE_LIMIT), cancel.clone());
         Ok(Caller { options, host, agent, cancel, first_pause: FIRST_PAUSE })
     }
 
@@ -111,41 +107,29 @@ impl Caller {
 
     /// Waits before what would be the attempt after `earlier` pauses.
     pub(super) fn pause(&self, earlier: u32) -> Result<()> {
-        let length = self.first_pause.saturating_mul(2_u32.saturating_pow(earlier)).min(LONGEST_PAUSE);
-        clock::wait_until(Instant::now().after(length), &self.cancel)
+        signed::pause(self.first_pause, earlier, &self.cancel)
     }
 
     /// The body of the answer to one request.
     fn attempt(&self, operation: &str, body: &[u8]) -> Result<Vec<u8>, Failure> {
-        let since_1970 = clock::epoch_seconds() as u64;
-        let time = sigv4::time_stamp(since_1970);
         let target = format!("DynamoDB_20120810.{operation}");
-        let headers = [
-            ("content-type", "application/x-amz-json-1.0"),
-            ("host", self.host.as_str()),
-            ("x-amz-date", time.as_str()),
-            ("x-amz-target", target.as_str()),
-        ];
-        let signed = sigv4::Request {
+        let headers = [("content-type", "application/x-amz-json-1.0"), ("x-amz-target", target.as_str())];
+        let unsigned = Unsigned {
             method: "POST",
+            host: &self.host,
             path: "/",
             path_rule: PathRule::Normalized,
             query: &[],
             headers: &headers,
             payload_hash: &sigv4::hash(body),
+            key: Key {
+                access: &self.options.access_key,
+                secret: &self.options.secret_key,
+                region: &self.options.region,
+                service: "dynamodb",
+            },
         };
-        let key = Key {
-            access: &self.options.access_key,
-            secret: &self.options.secret_key,
-            region: &self.options.region,
-            service: "dynamodb",
-        };
-        let authorization = sigv4::authorization(&signed, &key, since_1970);
-        let mut request = Request::post(format!("http://{}/", self.host));
-        for (name, value) in headers {
-            request = request.header(name, value);
-        }
-        let request = request.header("authorization", authorization).body(body).map_err(|error| {
+        let request = unsigned.sign().body(body).map_err(|error| {
             let error = Error::from_source(Kind::Usage, "a key or the region cannot be sent", error);
             Failure { error, is_passing: false, may_be_done: false }
         })?;
@@ -175,6 +159,9 @@ impl Caller {
             ureq::Error::Io(error) if error.kind() == ErrorKind::TimedOut => {
                 lasting(Error::from_source(Kind::Timeout, format!("no answer from `{host}`"), error))
             }
+            error @ ureq::Error::Timeout(_) => {
+                lasting(Error::from_source(Kind::Timeout, format!("`{host}` cannot be reached"), error))
+            }
             ureq::Error::Io(error) => Failure {
                 may_be_done: error.kind() != ErrorKind::ConnectionRefused,
                 error: Error::from_source(Kind::Disconnected, format!("no answer from `{host}`"), error),
@@ -186,40 +173,6 @@ impl Caller {
             other => {
                 lasting(Error::from_source(Kind::Other, format!("the answer of `{host}` is not HTTP"), other))
             }
-        }
-    }
-}
-
-/// The `host:port` that `address` is.
-fn host(address: &str) -> Result<String> {
-    let wrong =
-        || Error::usage(format!("`{address}` is no address of tables: host:port is, such as 127.0.0.1:8000"));
-    if address.starts_with("https://") {
-        return Err(Error::usage(format!("`{address}` is not plain HTTP, which is all that is spoken here")));
-    }
-    let host = address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/');
-    let uri: Uri = format!("http://{host}/").parse().map_err(|_| wrong())?;
-    let authority = uri.authority().ok_or_else(wrong)?;
-    let has_sound_port = authority.port_u16().is_some() || authority.host() == host;
-    let is_whole = authority.as_str() == host && !host.contains('@') && has_sound_port;
-    if is_whole && uri.path() == "/" && uri.query().is_none() { Ok(host.to_string()) } else { Err(wrong()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_a_host_and_a_port() {
-        for address in ["127.0.0.1:8000", "http://127.0.0.1:8000", "http://127.0.0.1:8000/"] {
-            assert_eq!(host(address).unwrap(), "127.0.0.1:8000");
-        }
-        assert_eq!(host("[::1]:80").unwrap(), "[::1]:80");
-        assert_eq!(host("tables.example").unwrap(), "tables.example");
-        for address in
-            ["", "a b", "host:80/path", "host:80?x", "user:secret@host", "https://host", "host:port"]
-        {
-            assert!(host(address).unwrap_err().is_usage(), "{address}");
         }
     }
 }

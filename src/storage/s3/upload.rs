@@ -4,9 +4,14 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 
-use super::call::{Call, Payload, Repeats};
-use super::{S3Client, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use md5::{Digest, Md5};
+
+use super::call::{Call, Patience, Payload, Repeats};
+use super::{S3Client, etag, header};
 use crate::cancel::Cancel;
 use crate::error::{Context, Error, Result};
 use crate::storage::{transport, xml};
@@ -20,9 +25,14 @@ const PART_BYTES: u64 = 16 << 20;
 /// S3 takes no more parts than this.
 const MAX_PARTS: u64 = 10_000;
 
+/// How long a server may say nothing to the end of an upload that failed.
+const CLEAN_UP_SILENCE_LIMIT: Duration = Duration::from_secs(10);
+
 impl S3Client {
     /// Stores the content of a file, in parts where it is larger than 64 MiB; what was sent of these is given up where
     /// one fails.
+    ///
+    /// The file is read twice, since what is sent begins with its hash.
     ///
     /// # Errors
     /// The file cannot be read or becomes shorter meanwhile, the bucket is not there, the storage refuses, or the
@@ -45,9 +55,28 @@ impl S3Client {
 
     /// Sends a part of a file, and gives its ETag as the server writes it.
     fn put_part(&self, call: &Call<'_>, file: &File, offset: u64, size_bytes: u64) -> Result<String> {
-        let open = || Box::new(Part { file, offset, left: size_bytes }) as Box<dyn Read>;
-        let answer = self.send(call, &Payload::Stream { size_bytes, open: &open })?;
+        let part = || Part { file, offset, left: size_bytes, cancel: &self.cancel };
+        let checksum = self.checksum(part()).map_err(|error| self.story(call, error))?;
+        let call = Call { headers: &[("content-md5", checksum.as_str())], ..*call };
+        let open = || Box::new(part()) as Box<dyn Read>;
+        let answer = self.send(&call, &Payload::Stream { size_bytes, open: &open })?;
         Ok(header(&answer, "etag").unwrap_or_default().to_string())
+    }
+
+    /// The value of the header `Content-MD5`, for which the part is read once more than for sending it.
+    fn checksum(&self, mut part: Part<'_>) -> Result<String> {
+        let mut digest = Md5::new();
+        let mut buffer = vec![0; 128 << 10];
+        loop {
+            match part.read(&mut buffer) {
+                Ok(0) => return Ok(STANDARD.encode(digest.finalize())),
+                Ok(read) => digest.update(&buffer[..read]),
+                Err(error) => {
+                    self.cancel.check()?;
+                    return Err(Error::new(error.to_string()));
+                }
+            }
+        }
     }
 
     fn put_parts(&self, bucket: &str, key: &str, file: &File, size_bytes: u64) -> Result<()> {
@@ -78,18 +107,39 @@ impl S3Client {
             etags.push(etag);
         }
         let end = Call { query: &[("uploadId", id)], ..Call::new("POST", bucket, key) };
-        self.ask(&end, xml::completion(&etags).as_bytes()).map(drop)
+        match self.ask(&end, xml::completion(&etags).as_bytes()) {
+            // The upload has ended before, where the answer that said so was lost.
+            Err(error) if error.is_not_found() && self.is_stored(bucket, key, &etags, size_bytes) => {
+                log::debug!("the object is stored, although: {error}");
+                Ok(())
+            }
+            answered => answered.map(drop),
+        }
     }
 
-    /// Has the server forget the parts of an upload, also once the job has been given up.
+    /// Is an object there that was put together from parts with these ETags?
+    fn is_stored(&self, bucket: &str, key: &str, etags: &[String], size_bytes: u64) -> bool {
+        let expected = etag::of_parts(etags);
+        let found = self.head(bucket, key);
+        found.is_ok_and(|head| expected.is_some() && head.etag == expected && head.size_bytes == size_bytes)
+    }
+
+    /// Has the server forget the parts of an upload, also once the job has been given up; but waits for no server that
+    /// is gone or hangs.
     fn abort_upload(&self, bucket: &str, key: &str, id: &str) {
-        let cancel = Cancel::new();
-        let patient = S3Client { agent: transport::agent(&cancel), cancel, ..self.clone() };
+        let (cancel, patience) = (Cancel::new(), Patience::OF_CLEAN_UP);
+        let agent = transport::agent(&cancel, CLEAN_UP_SILENCE_LIMIT);
+        let resolute = S3Client { agent, cancel, patience, ..self.clone() };
         let call = Call { query: &[("uploadId", id)], ..Call::new("DELETE", bucket, key) };
-        if let Err(error) = patient.send(&call, &Payload::Bytes(&[])) {
+        if let Err(error) = resolute.send(&call, &Payload::Bytes(&[])) {
             log::warn!("the parts of an upload that failed may still be there: {error}");
         }
     }
+}
+
+/// The size of all parts but the last of a file that is sent in parts; `None`: it is sent in one request.
+pub(super) fn part_sizes(size_bytes: u64) -> Option<u64> {
+    (size_bytes > SINGLE_BYTES).then(|| part_bytes(size_bytes))
 }
 
 /// The size of all parts but the last: whole MiB, and no more parts than allowed.
@@ -102,6 +152,7 @@ struct Part<'a> {
     file: &'a File,
     offset: u64,
     left: u64,
+    cancel: &'a Cancel,
 }
 
 impl Read for Part<'_> {
@@ -111,6 +162,8 @@ impl Read for Part<'_> {
             return Ok(0);
         }
         let failed = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+        // A connection that is never waited for does not ask.
+        self.cancel.check().map_err(|error| failed(error.to_string()))?;
         let read = self
             .file
             .read_at(&mut buffer[..wanted], self.offset)
