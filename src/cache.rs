@@ -2,8 +2,9 @@
 //!
 //! `<cache>/<benchmark>/config.json` says what is known of a benchmark on each platform, in SeBS's shape:
 //! `{"local": {"<language>": {"code_package": {"<variant>": {"<version>": {"<architecture>": …}}}, "containers": {},
-//! "functions": {"<name>": …}}}}`; `<cache>/<platform>.json` what is known of a platform's resources. Keys that are not ours are kept as they are. A change reads, modifies and writes
-//! under a lock between processes; a reader needs none, since files are replaced as a whole.
+//! "functions": {"<name>": …}}}, "<storage>": {"storage": …, "nosql": …}}`; `<cache>/<platform>.json` what is known of a
+//! platform's resources. Keys that are not ours are kept as they are. A change reads, modifies and writes under a lock
+//! between processes; a reader needs none, since files are replaced as a whole.
 
 use std::path::{Path, PathBuf};
 
@@ -167,7 +168,7 @@ impl Cache {
     /// # Errors
     /// The record cannot be read or written.
     pub fn resource(&self, platform: &str, key: &str, make: impl FnOnce() -> String) -> Result<String> {
-        let path = self.root.join(format!("{platform}.json"));
+        let path = self.resources_file(platform);
         let known = |record: &Value| {
             let text = record.get("resources")?.get(key)?.as_str()?;
             (!text.is_empty()).then(|| text.to_string())
@@ -181,6 +182,66 @@ impl Cache {
             *entry(record, &["resources", key]) = Value::String(told.clone());
         })?;
         Ok(told)
+    }
+
+    /// All that is recorded of a platform's resources, by name.
+    ///
+    /// # Errors
+    /// The record is there but cannot be read.
+    pub fn resources(&self, platform: &str) -> Result<Map<String, Value>> {
+        let record = read(&self.resources_file(platform))?;
+        Ok(record.get("resources").and_then(Value::as_object).cloned().unwrap_or_default())
+    }
+
+    /// Changes what is recorded of a platform's resources; no other process changes it meanwhile.
+    ///
+    /// # Errors
+    /// The record cannot be read or written.
+    pub fn change_resources(
+        &self,
+        platform: &str,
+        change: impl FnOnce(&mut Map<String, Value>),
+    ) -> Result<()> {
+        self.change_file(&self.resources_file(platform), |record| {
+            change(object(entry(record, &["resources"])));
+        })
+    }
+
+    /// What is recorded of a benchmark's data in a storage; `None` if nothing is.
+    ///
+    /// # Errors
+    /// The record is there but cannot be read.
+    pub fn storage(&self, key: &StorageKey<'_>) -> Result<Option<Value>> {
+        let record = self.read(key.benchmark)?;
+        Ok(key.path().iter().try_fold(&record, |value, part| value.get(part)).cloned())
+    }
+
+    /// Changes what is recorded of a benchmark's data in a storage, which is null where nothing is; no other process
+    /// changes it meanwhile.
+    ///
+    /// # Errors
+    /// The record cannot be read or written.
+    pub fn change_storage(&self, key: &StorageKey<'_>, change: impl FnOnce(&mut Value)) -> Result<()> {
+        self.change(key.benchmark, |record| change(entry(record, &key.path())))
+    }
+
+    /// The benchmarks of which something is recorded, sorted by name.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn benchmarks(&self) -> Result<Vec<String>> {
+        let has_record = |path: &PathBuf| path.join("config.json").is_file();
+        let name = |path: PathBuf| Some(path.file_name()?.to_str()?.to_string());
+        Ok(files::list(&self.root)?.into_iter().filter(has_record).filter_map(name).collect())
+    }
+
+    /// Waits until no other process holds the lock of that name, and holds it until dropped.
+    pub(crate) fn lock(&self, name: &str) -> Result<files::Lock> {
+        files::lock(&self.root.join(format!(".{name}.lock")), Sharing::Exclusive, &self.cancel)
+    }
+
+    fn resources_file(&self, platform: &str) -> PathBuf {
+        self.root.join(format!("{platform}.json"))
     }
 
     fn read(&self, benchmark: &str) -> Result<Value> {
@@ -214,6 +275,23 @@ pub struct FunctionKey<'a> {
     pub name: &'a str,
 }
 
+/// Which storage's data of a benchmark.
+#[derive(Clone, Copy, Debug)]
+pub struct StorageKey<'a> {
+    /// Name of the benchmark.
+    pub benchmark: &'a str,
+    /// Name of the storage: `minio`, `scylladb`.
+    pub deployment: &'a str,
+    /// Which of its data: `storage` for objects, `nosql` for tables.
+    pub part: &'a str,
+}
+
+impl<'a> StorageKey<'a> {
+    fn path(&self) -> [&'a str; 2] {
+        [self.deployment, self.part]
+    }
+}
+
 impl<'a> FunctionKey<'a> {
     fn path(&self) -> [&'a str; 4] {
         [self.platform, self.language, "functions", self.name]
@@ -236,12 +314,15 @@ fn read(path: &Path) -> Result<Value> {
 
 /// The value at a path of keys, made where it is not there; what stands in the way and is no object is replaced.
 fn entry<'a>(record: &'a mut Value, path: &[&str]) -> &'a mut Value {
-    path.iter().fold(record, |value, part| {
-        if !value.is_object() {
-            *value = Value::Object(Map::new());
-        }
-        &mut value[*part]
-    })
+    path.iter().fold(record, |value, part| object(value).entry(*part).or_insert(Value::Null))
+}
+
+/// The object that a value is, made where it is another.
+fn object(value: &mut Value) -> &mut Map<String, Value> {
+    if !value.is_object() {
+        *value = Value::Object(Map::new());
+    }
+    value.as_object_mut().expect("it is an object")
 }
 
 fn to_value(record: &impl Serialize) -> Value {
@@ -319,6 +400,25 @@ mod tests {
                 .collect::<std::collections::BTreeSet<_>>()
         });
         assert_eq!(ids.len(), 1);
+    }
+
+    #[test]
+    fn storage_and_resources_change_beside_keys_of_others() {
+        let folder = TempFolder::create().unwrap();
+        let cache = Cache::open(folder.path(), &Cancel::new()).unwrap();
+        let key = StorageKey { benchmark: "x", deployment: "minio", part: "storage" };
+        assert_eq!(cache.storage(&key).unwrap(), None);
+        cache.put_function(&FunctionKey { benchmark: "x", ..FUNCTION }, Value::Bool(true)).unwrap();
+        cache.change_storage(&key, |value| *value = serde_json::json!({"a": 1})).unwrap();
+        cache.change_storage(&key, |value| value["b"] = Value::from(2)).unwrap();
+        assert_eq!(cache.storage(&key).unwrap().unwrap(), serde_json::json!({"a": 1, "b": 2}));
+        assert!(cache.function(&FunctionKey { benchmark: "x", ..FUNCTION }).unwrap().is_some());
+        assert_eq!(cache.benchmarks().unwrap(), ["x"]);
+        assert!(cache.resources("local").unwrap().is_empty());
+        files::write(&cache.root().join("local.json"), br#"{"y": 1}"#, Access::Everyone).unwrap();
+        cache.change_resources("local", |map| _ = map.insert("ports".into(), Value::from(3))).unwrap();
+        let record: Value = files::read_json(&cache.root().join("local.json")).unwrap();
+        assert_eq!(record, serde_json::json!({"resources": {"ports": 3}, "y": 1}));
     }
 
     #[test]

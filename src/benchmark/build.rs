@@ -9,6 +9,7 @@ use super::dependencies;
 use super::hash::Ingredients;
 use super::installer::Installer;
 use super::layout::{self, Plan};
+use super::wrappers::wrappers;
 use crate::cancel::Cancel;
 use crate::docker::{Engine, Scope};
 use crate::error::{Context, Error, Result};
@@ -79,7 +80,7 @@ impl BuildRequest<'_> {
             architecture: self.architecture,
             image_id: &self.image.id,
             sources: &plan.sources()?,
-            wrappers: layout::wrappers(self.runtime.language),
+            wrappers: wrappers(self.runtime.language),
         }
         .hash()
         .context(|| format!("failed to hash benchmark `{}`", benchmark.name))?;

@@ -80,7 +80,18 @@ mod tests {
     fn every_bundled_benchmark_parses_and_is_laid_out_once() {
         let folder = TempFolder::create().unwrap();
         let names: Vec<_> = all().iter().map(|bundled| bundled.name).collect();
-        assert_eq!(names, ["010.sleep", "051.memory-staircase", "110.dynamic-html", "501.graph-pagerank"]);
+        let expected = [
+            "010.sleep",
+            "051.memory-staircase",
+            "110.dynamic-html",
+            "120.uploader",
+            "130.crud-api",
+            "210.thumbnailer",
+            "220.video-processing",
+            "311.compression",
+            "501.graph-pagerank",
+        ];
+        assert_eq!(names, expected);
         for bundled in all() {
             let config = bundled.config().unwrap();
             let path = bundled.extract(folder.path()).unwrap();

@@ -62,7 +62,7 @@ pub(super) fn run(mut command: Command, cancel: &Cancel, mut on_line: impl FnMut
     let about = || format!("failed to run `{name}`");
     let (reader, writer) = std::io::pipe().context(about)?;
     let second = writer.try_clone().context(about)?;
-    log::debug!("running {command:?}");
+    log::debug!("running {}", shown(&command));
     let child = command.stdin(Stdio::null()).stdout(writer).stderr(second).process_group(0).spawn();
     // The command holds the pipe's ends to write to, and the output would never end while it is there.
     drop(command);
@@ -104,6 +104,15 @@ pub(super) fn run(mut command: Command, cancel: &Cancel, mut on_line: impl FnMut
     }
     let status = group.0.wait().context(about)?;
     Ok(Outcome { success: status.success(), status: status.to_string(), lines: kept })
+}
+
+/// Program and arguments, for a log: an environment may hold secrets, which `Debug` would show.
+pub(super) fn shown(command: &Command) -> String {
+    std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| format!("{word:?}"))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// A child that leads a process group, which is killed with all in it when this is dropped.
@@ -152,6 +161,13 @@ mod tests {
         assert_eq!(error, "`it` ended with exit status: 3\n    why");
         let missing = run(Command::new("/no/such/program"), &Cancel::new(), |_| ()).unwrap_err();
         assert!(missing.is_not_found() && missing.to_string().contains("/no/such/program"), "{missing}");
+    }
+
+    #[test]
+    fn what_is_shown_of_a_command_is_not_its_environment() {
+        let mut command = shell("echo \"$TOKEN\"");
+        command.env("TOKEN", "hush").env_remove("HOME").current_dir("/");
+        assert_eq!(shown(&command), r#""sh" "-c" "echo \"$TOKEN\"""#);
     }
 
     #[test]

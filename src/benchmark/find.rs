@@ -334,6 +334,11 @@ mod tests {
             "777.mine",
             "010.sleep",
             "051.memory-staircase",
+            "120.uploader",
+            "130.crud-api",
+            "210.thumbnailer",
+            "220.video-processing",
+            "311.compression",
             "501.graph-pagerank",
         ];
         assert_eq!(names, expected);

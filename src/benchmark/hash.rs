@@ -4,7 +4,8 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::layout::{SourceFile, Wrapper};
+use super::layout::SourceFile;
+use super::wrappers::Wrapper;
 use crate::error::Result;
 use crate::faas::{Architecture, Runtime};
 use crate::files;
@@ -46,7 +47,7 @@ impl Ingredients<'_> {
         }
         add(&mut hash, b"wrappers");
         for wrapper in self.wrappers {
-            add_file(&mut hash, Path::new(wrapper.name), false, wrapper.content);
+            add_file(&mut hash, Path::new(wrapper.name), false, wrapper.content.as_bytes());
         }
         Ok(crate::units::hexadecimal(&hash.finalize()))
     }
@@ -86,8 +87,12 @@ mod tests {
         };
         let hash = |runtime: &Runtime, architecture, image_id: &str| {
             let sources = layout::collect(folder.path()).unwrap();
-            let wrappers = &[];
-            Ingredients { runtime, architecture, image_id, sources: &sources, wrappers }.hash().unwrap()
+            let ingredients =
+                |wrappers| Ingredients { runtime, architecture, image_id, sources: &sources, wrappers };
+            let others = &[Wrapper { name: "storage.py", content: "other" }];
+            let [hash, other] = [&[], others as &[_]].map(|wrappers| ingredients(wrappers).hash().unwrap());
+            assert_ne!(hash, other);
+            hash
         };
         let first = hash(&runtime, Architecture::X64, "sha256:1");
         assert_eq!(first.len(), 64);

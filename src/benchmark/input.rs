@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::Benchmark;
 use super::command::last_lines;
@@ -14,6 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::faas::{Architecture, Language};
 use crate::progress::Progress;
 use crate::runtime::{self, ImageChoice, ImageRequest, RuntimeImage};
+use crate::storage::{self, Item};
 
 /// The oldest Python that runs an `input.py`: those of SeBS say `str | None` where that is evaluated.
 const OLDEST_PYTHON: (u32, u32) = (3, 10);
@@ -78,11 +80,11 @@ pub struct NosqlItem {
     /// The table, by the name that the benchmark gives it.
     pub table: String,
     /// All attributes but the keys.
-    pub data: Map<String, Value>,
+    pub data: Item,
     /// Name and value of the primary key.
-    pub primary_key: (String, Value),
+    pub primary_key: (String, storage::Value),
     /// Name and value of the secondary key; `None`: the table has none.
-    pub secondary_key: Option<(String, Value)>,
+    pub secondary_key: Option<(String, storage::Value)>,
 }
 
 /// The callbacks where no storage is configured: each fails, and says so.
@@ -265,7 +267,7 @@ impl InputProcess {
                     Message::Callback(callback, arguments) => (callback, arguments),
                     last => return Ok(last),
                 };
-                let answer = match answer(&callback, arguments, callbacks) {
+                let answer = match answer(&callback, &arguments, callbacks) {
                     Ok(()) => json!({ "result": null }),
                     Err(error) if error.is_cancelled() => return Err(error),
                     Err(error) => json!({ "error": error.to_string() }),
@@ -318,24 +320,36 @@ impl InputProcess {
 }
 
 /// Does what `input.py` asks for.
-fn answer(callback: &str, arguments: Vec<Value>, callbacks: &mut dyn InputCallbacks) -> Result<()> {
+fn answer(callback: &str, arguments: &RawValue, callbacks: &mut dyn InputCallbacks) -> Result<()> {
     let broken = |error| Error::from_source(Kind::Usage, format!("`{callback}` was called wrongly"), error);
-    let arguments = Value::Array(arguments);
+    let arguments = arguments.get();
     match callback {
         "upload" => {
             let (index, key, path): (usize, String, PathBuf) =
-                serde_json::from_value(arguments).map_err(broken)?;
+                serde_json::from_str(arguments).map_err(broken)?;
             callbacks.upload(index, &key, &path)
         }
         "download" => {
             let (bucket, key, path): (String, String, PathBuf) =
-                serde_json::from_value(arguments).map_err(broken)?;
+                serde_json::from_str(arguments).map_err(broken)?;
             callbacks.download(&bucket, &key, &path)
         }
         "nosql_write" => {
-            let (benchmark, table, data, primary_key, secondary_key) =
-                serde_json::from_value(arguments).map_err(broken)?;
-            callbacks.nosql_write(&NosqlItem { benchmark, table, data, primary_key, secondary_key })
+            type Key<'a> = (String, &'a RawValue);
+            let (benchmark, table, data, primary, secondary): (_, _, &RawValue, Key<'_>, Option<Key<'_>>) =
+                serde_json::from_str(arguments).map_err(broken)?;
+            let wrong = |error: Error| Error::usage(format!("`{callback}` was called wrongly: {error}"));
+            let key = |(name, value): Key<'_>| {
+                let value = storage::Value::from_json(value.get()).map_err(wrong)?;
+                Ok::<_, Error>((name, value))
+            };
+            callbacks.nosql_write(&NosqlItem {
+                benchmark,
+                table,
+                data: storage::item_from_json(data.get()).map_err(wrong)?,
+                primary_key: key(primary)?,
+                secondary_key: secondary.map(key).transpose()?,
+            })
         }
         other => Err(Error::new(format!("`{other}` is not known"))),
     }

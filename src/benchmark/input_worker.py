@@ -151,10 +151,9 @@ def stub_sebs(root):
 
 
 def described(error):
-    """What went wrong, without the part of the traceback that is this program's."""
+    """What went wrong, without the parts of the traceback that are this program's, before the script's and after."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [number for number, frame in enumerate(frames) if is_own(frame.filename)]
-    shown = frames[own[-1] + 1 :] if own and own[-1] + 1 < len(frames) else []
+    shown = [frame for frame in frames if not is_own(frame.filename)]
     lines = [line for text in traceback.format_list(shown) for line in text.splitlines()]
     lines += [line for text in traceback.format_exception_only(type(error), error) for line in text.splitlines()]
     missing = error.name if isinstance(error, ModuleNotFoundError) else None

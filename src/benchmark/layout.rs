@@ -7,6 +7,7 @@ use std::process::Command;
 
 use super::Benchmark;
 use super::command;
+use super::wrappers::{self, wrappers};
 use crate::cache::CACHE_TAG;
 use crate::cancel::Cancel;
 use crate::error::{Context, Error, Kind, Result};
@@ -29,18 +30,6 @@ pub(super) struct SourceFile {
     pub(super) file: PathBuf,
     /// May somebody execute it?
     pub(super) is_executable: bool,
-}
-
-/// A file of ours that functions import, put beside their code where they bring none of that name.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Wrapper {
-    pub(super) name: &'static str,
-    pub(super) content: &'static [u8],
-}
-
-/// The wrappers of `language`: none yet, for there is no storage that they could lead to.
-pub(super) fn wrappers(_language: Language) -> &'static [Wrapper] {
-    &[]
 }
 
 /// Every file below `folder`, sorted, without what tools leave there and without folders tagged as caches.
@@ -143,9 +132,8 @@ impl Plan<'_> {
             self.run_init(&script, build, cancel)?;
         }
         for wrapper in wrappers(self.runtime.language) {
-            let path = build.join(wrapper.name);
-            if !path.exists() {
-                files::write(&path, wrapper.content, files::Access::Everyone)?;
+            if !wrappers::brings(build, wrapper.name) {
+                files::write(&build.join(wrapper.name), wrapper.content.as_bytes(), files::Access::Everyone)?;
             }
         }
         Ok(())
@@ -304,6 +292,9 @@ mod tests {
     use crate::benchmark::BenchmarkConfig;
     use crate::files::{Access, TempFolder};
 
+    /// What a function in Python finds beside it, whether it uses storage or not.
+    const WRAPPERS: [&str; 3] = ["_sebs_lite_http.py", "nosql.py", "storage.py"];
+
     fn benchmark(folder: &Path, files_there: &[(&str, &str)], variants: &str) -> Benchmark {
         for (path, content) in files_there {
             files::write(&folder.join(path), content.as_bytes(), Access::Everyone).unwrap();
@@ -353,7 +344,9 @@ mod tests {
         let benchmark = benchmark(&home, &files_there, r#"["default", "fast", "patched", "broken"]"#);
         let build = |name: &str| folder.path().join(name);
         let default = laid_out(&benchmark, "default", &build("1")).unwrap();
-        let expected = ["arguments", "function.py", "helper.py", "mark", "templates/a.html", "top"];
+        let mut expected = vec!["arguments", "function.py", "helper.py", "mark", "templates/a.html", "top"];
+        expected.extend(WRAPPERS);
+        expected.sort_unstable();
         assert_eq!(default, expected);
         assert_eq!(files::read_text(&build("1/arguments")).unwrap(), "true x64\n");
         assert_eq!(laid_out(&benchmark, "fast", &build("2")).unwrap(), expected);
@@ -401,8 +394,20 @@ mod tests {
         );
         assert_eq!(
             laid_out(&benchmark, "default", &folder.path().join("1")).unwrap(),
-            ["data/a", "function.py"]
+            [WRAPPERS[0], "data/a", "function.py", WRAPPERS[1], WRAPPERS[2]]
         );
+    }
+
+    #[test]
+    fn a_wrapper_of_the_benchmarks_own_is_kept() {
+        let folder = TempFolder::create().unwrap();
+        let brought = [("python/function.py", ""), ("python/storage.py", "theirs")];
+        let benchmark = benchmark(&folder.path().join("x"), &brought, "[]");
+        let build = folder.path().join("1");
+        let paths = laid_out(&benchmark, "default", &build).unwrap();
+        assert_eq!(paths, ["_sebs_lite_http.py", "function.py", "nosql.py", "storage.py"]);
+        assert_eq!(files::read_text(&build.join("storage.py")).unwrap(), "theirs");
+        assert!(files::read_text(&build.join("nosql.py")).unwrap().contains("_sebs_lite_http"));
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod build;
 mod bundled;
 mod command;
 mod config;
+mod data;
 mod dependencies;
 mod find;
 mod hash;
@@ -11,11 +12,13 @@ mod input;
 mod installer;
 mod layout;
 mod worker;
+mod wrappers;
 
 use std::path::{Path, PathBuf};
 
 pub use build::{BuildRequest, KnownPackage};
 pub use config::{BenchmarkConfig, LanguageSupport};
+pub use data::{Allocated, Needs, ResultStorage, allocate, prepare_input};
 pub use find::{Listing, Search, Source};
 pub use input::{
     InputCallbacks, InputProcess, InputPython, InputRequest, NoStorage, NosqlItem, TableKeys, Verdict,
@@ -23,6 +26,7 @@ pub use input::{
 
 use crate::error::{Error, Result};
 use crate::faas::Language;
+use crate::files;
 
 /// A folder with code, `config.json` and `input.py`.
 #[derive(Clone, Debug)]
@@ -51,6 +55,16 @@ impl Benchmark {
     pub fn input_script(&self) -> Option<PathBuf> {
         let path = self.path.join("input.py");
         path.is_file().then_some(path)
+    }
+
+    /// May it need storage, as far as a look at its `input.py` tells? Only that script's process knows.
+    ///
+    /// # Errors
+    /// The script cannot be read.
+    pub fn may_need_storage(&self) -> Result<bool> {
+        let Some(script) = self.input_script() else { return Ok(false) };
+        let text = String::from_utf8_lossy(&files::read_bytes(&script)?).into_owned();
+        Ok(["buckets_count", "allocate_nosql"].iter().any(|name| text.contains(name)))
     }
 
     /// Says whether the benchmark is there for `language` in `variant`, as its `config.json` has it.

@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::Benchmark;
-use super::command::{Group, last_lines};
+use super::command::{Group, last_lines, shown};
 use super::installer;
 use super::layout::log_line;
 use crate::cancel::Cancel;
@@ -62,8 +64,8 @@ enum Process {
 /// What comes from the process.
 #[derive(Debug)]
 pub(super) enum Message {
-    /// It asks us to do something, and waits for the answer.
-    Callback(String, Vec<Value>),
+    /// It asks us to do something, with these arguments as it wrote them, and waits for the answer.
+    Callback(String, Box<RawValue>),
     /// Its call's result.
     Result(Value),
     /// The lines that say what went wrong in it, and the module that it has not.
@@ -250,7 +252,7 @@ fn start_on_host(python: &Path, arguments: &[PathBuf], folder: &Path) -> Result<
     let mut command = Command::new(python);
     command.args(arguments).current_dir(folder).env("TMPDIR", folder).process_group(0);
     command.stdin(Stdio::null()).stdout(output).stderr(errors);
-    log::debug!("running {command:?}");
+    log::debug!("running {}", shown(&command));
     Ok(Process::Host(Group(command.spawn().context(about)?)))
 }
 
@@ -283,12 +285,17 @@ fn start_in_container(
 
 fn parse(line: &[u8]) -> Result<Message> {
     let broken = || Error::new("the process that runs `input.py` sent what is not a message");
+    #[derive(Deserialize)]
+    struct Call {
+        callback: String,
+        arguments: Box<RawValue>,
+    }
+    // Numbers keep the digits that JSON's own values have not.
+    if let Ok(Call { callback, arguments }) = serde_json::from_slice(line) {
+        return Ok(Message::Callback(callback, arguments));
+    }
     let message: Value = serde_json::from_slice(line).map_err(|_| broken())?;
     let text_of = |value: &Value| value.as_str().map(str::to_string);
-    if let Some(name) = message["callback"].as_str() {
-        let arguments = message["arguments"].as_array().ok_or_else(broken)?;
-        return Ok(Message::Callback(name.to_string(), arguments.clone()));
-    }
     if let Some(error) = message.get("error") {
         let lines = error["lines"].as_array().ok_or_else(broken)?;
         return Ok(Message::Failure(
@@ -311,7 +318,7 @@ mod tests {
     fn messages_are_told_apart() {
         let callback = parse(br#"{"callback": "upload", "arguments": [0, "k", "/f"]}"#).unwrap();
         assert!(
-            matches!(callback, Message::Callback(name, arguments) if name == "upload" && arguments.len() == 3)
+            matches!(callback, Message::Callback(name, arguments) if name == "upload" && arguments.get() == r#"[0, "k", "/f"]"#)
         );
         assert!(matches!(parse(br#"{"result": null}"#).unwrap(), Message::Result(Value::Null)));
         let failure = parse(br#"{"error": {"lines": ["a", "b"], "missing_module": "PIL"}}"#).unwrap();

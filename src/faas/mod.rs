@@ -1,17 +1,30 @@
-//! The FaaS model, the same on every platform: languages, functions, triggers and what an invocation gives.
+//! The FaaS model, the same on every platform: languages, functions, triggers, storage and what an invocation gives.
 
+mod config;
+mod dynamo_storage;
 mod execution;
 mod function;
 mod language;
+mod nosql;
 mod package;
+mod remembered;
+mod resources;
+mod s3_storage;
+mod storage;
 mod system;
 mod trigger;
 
+pub use config::{Resources, StorageBucketType};
+pub use dynamo_storage::DynamoStorage;
 pub use execution::{
     ExecutionBilling, ExecutionResult, ExecutionStats, ExecutionTimes, Invocation, ProviderTimes, Validation,
 };
 pub use function::{DEFAULT_PIDS_LIMIT, Function, FunctionConfig, Instance};
 pub use language::{Architecture, Language, Runtime};
+pub use nosql::{NoSqlState, NoSqlStorage};
 pub use package::CodePackage;
+pub use resources::{StorageOptions, SystemResources};
+pub use s3_storage::S3Storage;
+pub use storage::{PersistentStorage, StorageState, Uploads};
 pub use system::System;
 pub use trigger::{Trigger, TriggerType};
