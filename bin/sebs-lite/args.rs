@@ -5,6 +5,7 @@ mod doctor;
 mod local;
 mod measure;
 mod profile;
+mod storage;
 
 use std::path::PathBuf;
 
@@ -15,6 +16,7 @@ pub(crate) use doctor::Doctor;
 pub(crate) use local::{Local, LocalCommand, Start, Status, Stop};
 pub(crate) use measure::Measure;
 pub(crate) use profile::Profile;
+pub(crate) use storage::{StartStorage, StatusOfStorage, StopStorage, Storage, StorageCommand};
 
 /// Runs serverless benchmark functions in Docker containers on this machine, and measures them.
 #[derive(FromArgs, Debug)]
@@ -29,7 +31,10 @@ Flags may be written --flag=value, and switches be taken back by --no-switch.",
     error_code(0, "done"),
     error_code(1, "failed"),
     error_code(2, "wrong usage or configuration"),
-    error_code(3, "finished, but invocations failed, outputs are wrong, or a deployment is not whole"),
+    error_code(
+        3,
+        "finished, but invocations failed, outputs are wrong, or a deployment or storage is not whole"
+    ),
     error_code(130, "interrupted, after clean-up (143: by SIGTERM)"),
     example = "sebs-lite benchmark invoke 110.dynamic-html test --repetitions 5 --validate"
 )]
@@ -46,6 +51,7 @@ pub(crate) struct TopLevel {
 pub(crate) enum Command {
     Benchmark(Benchmark),
     Local(Local),
+    Storage(Storage),
     Measure(Measure),
     Profile(Profile),
     Doctor(Doctor),
@@ -75,7 +81,7 @@ impl Common {
 }
 
 /// The switches of all commands.
-const SWITCHES: [&str; 17] = [
+const SWITCHES: [&str; 20] = [
     "version",
     "help",
     "verbose",
@@ -83,11 +89,14 @@ const SWITCHES: [&str; 17] = [
     "json",
     "preserve-out",
     "update-code",
+    "update-storage",
     "validate",
     "keep",
     "keep-alive",
+    "keep-storage",
     "privileged",
     "remove-containers",
+    "remove-volume",
     "realtime",
     "detach",
     "csv",
@@ -220,6 +229,15 @@ mod tests {
         assert!(!invoke("benchmark invoke x test --keep --no-keep").1.keep);
         assert!(!invoke("benchmark invoke x test --keep=false").1.keep);
         assert!(invoke("-v benchmark invoke x test").0.verbose);
+        let (common, invoke) = invoke("benchmark invoke x test --keep-storage=false --no-update-storage");
+        assert!(!invoke.keep_storage);
+        assert_eq!(common.switch("update-storage", invoke.update_storage), Some(false));
+    }
+
+    #[test]
+    fn storage_configurations_add_up() {
+        let line = "benchmark invoke x test --storage-configuration a.json --storage-configuration=b.json";
+        assert_eq!(invoke(line).1.storage_configuration, [PathBuf::from("a.json"), PathBuf::from("b.json")]);
     }
 
     #[test]
@@ -240,6 +258,9 @@ mod tests {
             "benchmark invoke x test --keep=perhaps",
             "benchmark invoke x test --no-preserve-out",
             "benchmark fly",
+            "storage start",
+            "storage stop all",
+            "storage stop all f --remove-volume=perhaps",
             "benchmark list --cache",
         ] {
             assert!(parse(&words(wrong)).unwrap_err().status.is_err(), "{wrong}");

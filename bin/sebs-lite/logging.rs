@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 
-use log::LevelFilter;
+use log::{LevelFilter, Log, Metadata, Record};
 use sebs_lite::{Error, Result};
 
 use crate::args::Common;
@@ -32,19 +32,44 @@ pub(crate) fn install(common: &Common, line: &ProgressLine) -> Result<()> {
         (false, false) => LevelFilter::Info,
     };
     let mut builder = env_logger::Builder::new();
-    // ureq says each byte it moves; it is asked for by RUST_LOG alone.
+    // ureq says a lot about each request; it is asked for by RUST_LOG alone.
     builder
         .filter_level(level)
         .filter_module("ureq", LevelFilter::Warn)
         .filter_module("ureq_proto", LevelFilter::Warn);
     builder.parse_default_env();
+    // Its dump of all bytes would show the secrets that a container of storage is made with.
+    builder.filter_module("ureq_proto::util", LevelFilter::Off);
     builder.format(|out, record| match record.level() {
         log::Level::Info => writeln!(out, "{}", record.args()),
         level => writeln!(out, "{}: {}", level.as_str().to_ascii_lowercase(), record.args()),
     });
     builder.target(env_logger::Target::Pipe(Box::new(Sink { line: line.clone(), file })));
-    builder.init();
-    Ok(())
+    let logger = builder.build();
+    log::set_max_level(logger.filter());
+    log::set_boxed_logger(Box::new(Discreet(logger)))
+        .map_err(|error| Error::new(format!("failed to set up the log: {error}")))
+}
+
+/// Leaves out what the HTTP client says of the bytes it moves, whatever `RUST_LOG` asks for: among them are the
+/// environments of containers, and keys.
+struct Discreet(env_logger::Logger);
+
+impl Log for Discreet {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        let is_bytes = metadata.level() == log::Level::Trace && metadata.target().starts_with("ureq");
+        !is_bytes && self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            self.0.log(record);
+        }
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
 }
 
 impl Write for Sink {

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use sebs_lite::Result;
 
-use args::{BenchmarkCommand, Command, LocalCommand};
+use args::{BenchmarkCommand, Command, LocalCommand, StorageCommand};
 use commands::Context;
 use exit::Exit;
 use progress::ProgressLine;
@@ -56,6 +56,11 @@ fn run(context: &Context, command: &Command) -> Result<Exit> {
             LocalCommand::Stop(stop) => commands::local::stop(context, stop),
             LocalCommand::Status(status) => commands::local::status(context, status),
         },
+        Command::Storage(storage) => match &storage.command {
+            StorageCommand::Start(start) => commands::storage::start(context, start),
+            StorageCommand::Stop(stop) => commands::storage::stop(context, stop),
+            StorageCommand::Status(status) => commands::storage::status(context, status),
+        },
         Command::Measure(measure) => commands::measure::measure(context, measure),
         Command::Profile(profile) => commands::profile::profile(context, profile),
         Command::Doctor(doctor) => commands::doctor::doctor(context, doctor),
@@ -70,8 +75,12 @@ fn end_early(early: &argh::EarlyExit, arguments: &[String]) -> ExitCode {
     let typed: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let command = match typed.as_slice() {
         ["benchmark", below @ ("list" | "package" | "invoke"), ..] => format!("benchmark {below} "),
-        ["local", below @ ("start" | "stop" | "status"), ..] => format!("local {below} "),
-        [group @ ("benchmark" | "local" | "measure" | "profile" | "doctor"), ..] => format!("{group} "),
+        [group @ ("local" | "storage"), below @ ("start" | "stop" | "status"), ..] => {
+            format!("{group} {below} ")
+        }
+        [group @ ("benchmark" | "local" | "storage" | "measure" | "profile" | "doctor"), ..] => {
+            format!("{group} ")
+        }
         _ => String::new(),
     };
     let told = early.output.trim_end();

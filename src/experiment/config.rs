@@ -1,5 +1,6 @@
 //! The configuration file: what an experiment is to be run with, in SeBS's words, every key optional.
 
+use std::fmt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -8,6 +9,7 @@ use serde_json::Value;
 use crate::error::{Context, Error, Result};
 use crate::faas::{Architecture, FunctionConfig, Runtime};
 use crate::files;
+use crate::storage::StorageFile;
 
 /// What `--config` names, as far as it is understood here; other keys are left alone.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -63,11 +65,14 @@ pub struct DeploymentChoices {
 }
 
 /// What is chosen of the local platform.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 pub struct LocalChoices {
     /// What it is to use.
     #[serde(default)]
     pub resources: Option<ResourceChoices>,
+    /// The storage that functions are to use, keys among what it may say; see [`Configuration::storage`].
+    #[serde(default)]
+    pub storage: Option<Value>,
 }
 
 /// What a platform is to use.
@@ -76,6 +81,13 @@ pub struct ResourceChoices {
     /// What sets the names of its resources apart from those of others: `local-0123abcd`.
     #[serde(default)]
     pub resources_id: Option<String>,
+}
+
+impl fmt::Debug for LocalChoices {
+    /// Without the storage, which may have keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalChoices").field("resources", &self.resources).finish_non_exhaustive()
+    }
 }
 
 impl Configuration {
@@ -93,6 +105,16 @@ impl Configuration {
     pub fn resources_id(&self) -> Option<&str> {
         let id = self.deployment.local.as_ref()?.resources.as_ref()?.resources_id.as_deref()?;
         (!id.is_empty()).then_some(id)
+    }
+
+    /// The storage that the local platform's functions are to use, as far as the file says.
+    ///
+    /// # Errors
+    /// A usage error that says what of it is wrong.
+    pub fn storage(&self) -> Result<StorageFile> {
+        let said = self.deployment.local.as_ref().and_then(|local| local.storage.as_ref());
+        let read = said.filter(|said| !said.is_null()).map(StorageFile::from_value).transpose();
+        Ok(read.context(|| "`deployment.local.storage` is not understood".to_string())?.unwrap_or_default())
     }
 
     /// Is the function to be baked into an image, by either word for it?
@@ -183,7 +205,23 @@ mod tests {
         assert_eq!(configuration.deployment.name.as_deref(), Some("local"));
         assert_eq!(configuration.resources_id(), Some("local-0123abcd"));
         assert!(!read("{}").unwrap().wants_container());
+        assert_eq!(configuration.storage().unwrap(), StorageFile::default());
         assert_eq!(read(r#"{"deployment": {"local": {"storage": {}}}}"#).unwrap().resources_id(), None);
+    }
+
+    #[test]
+    fn storage_is_read_in_sebs_shape_and_not_shown() {
+        let minio = r#"{"deployment": {"local": {"storage": {"object": {"type": "minio", "minio": {"mapped_port": 9011,
+            "secret_key": "hush"}}}}}}"#;
+        let configuration = read(minio).unwrap();
+        assert_eq!(configuration.storage().unwrap().object.unwrap().mapped_port, Some(9011));
+        assert!(!format!("{configuration:?}").contains("hush"));
+        let empty =
+            r#"{"deployment": {"local": {"storage": {"address": "", "mapped_port": -1, "secret_key": ""}}}}"#;
+        assert_eq!(read(empty).unwrap().storage().unwrap(), StorageFile::default());
+        let wrong = read(r#"{"deployment": {"local": {"storage": {"object": {"type": "redis"}}}}}"#).unwrap();
+        let wrong = wrong.storage().unwrap_err();
+        assert!(wrong.is_usage() && wrong.to_string().contains("deployment.local.storage"), "{wrong}");
     }
 
     #[test]

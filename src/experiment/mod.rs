@@ -5,6 +5,7 @@ mod memory;
 mod repeat;
 mod result;
 pub mod staircase;
+mod storage;
 mod store;
 
 pub use config::{
@@ -14,4 +15,5 @@ pub use config::{
 pub use memory::{Measurement, attribute_memory};
 pub use repeat::{Repetitions, repeat};
 pub use result::{Environment, ExperimentResult, Ordered, SCHEMA_VERSION};
+pub use storage::{StorageProgram, StorageUsed, note_storage};
 pub use store::ResultStore;

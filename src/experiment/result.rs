@@ -9,6 +9,7 @@ use crate::host::Host;
 
 use super::config::ResultConfig;
 use super::memory::Measurement;
+use super::storage::StorageUsed;
 
 /// The version of the file's shape.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -58,6 +59,9 @@ pub struct Environment {
     pub interpreter: Option<String>,
     /// The C library in it.
     pub libc: Option<String>,
+    /// The storage that functions used; absent: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StorageUsed>,
     /// Version of this tool; `git describe` where it was built from a checkout.
     pub tool: Option<String>,
 }

@@ -8,7 +8,7 @@ use crate::cancel::Cancel;
 use crate::clock::Instant;
 use crate::docker::{
     ContainerInspect, ContainerSpec, Engine, HostConfig, Lifetime, LogConfig, OwnedContainer, Owner,
-    PortBinding,
+    PortBinding, is_port_taken, log_tail,
 };
 use crate::error::{Error, Kind, Result};
 use crate::faas::FunctionConfig;
@@ -147,7 +147,7 @@ impl Starter<'_> {
             // The caller's uid has no home in the image.
             env.push("HOME=/tmp".to_string());
         }
-        env.extend(self.options.env.iter().map(|(name, value)| format!("{name}={value}")));
+        env.extend(self.options.variables().map(|(name, value)| format!("{name}={value}")));
         let mut host_config = HostConfig {
             binds: vec![self.package_mount(request.package)?],
             memory: Bytes::from_limit_mb(request.config.memory).0,
@@ -202,10 +202,8 @@ impl Starter<'_> {
 
     /// Names the port where the engine only says that some address is in use.
     fn explain_start(&self, error: Error) -> Error {
-        let text = error.to_string();
-        let is_taken = text.contains("port is already allocated") || text.contains("address already in use");
         match self.options.host_port {
-            Some(port) if is_taken => Error::from_source(
+            Some(port) if is_port_taken(&error) => Error::from_source(
                 Kind::Conflict,
                 format!(
                     "port {port} of 127.0.0.1 is taken (choose another --port, or leave the choice to the engine)"
@@ -346,22 +344,6 @@ pub(crate) fn cause_of_death(
         code => format!("the function's process ended with exit code {code}{tail}"),
     };
     Ok(Some(cause))
-}
-
-/// The last lines that a container wrote, as the end of an error's text; empty if there are none.
-pub(crate) fn log_tail(engine: &Engine, id: &str) -> String {
-    const LINES: usize = 8;
-    match engine.container_logs(id, Some(LINES)) {
-        Ok(logs) => {
-            let text = logs.combined();
-            let text = text.trim();
-            if text.is_empty() { String::new() } else { format!("; the last it wrote:\n{text}") }
-        }
-        Err(error) => {
-            log::debug!("no log of container `{id}`: {error}");
-            String::new()
-        }
-    }
 }
 
 /// Writes what an instance printed to its file below `folder`, if it printed anything.

@@ -7,7 +7,6 @@ mod measurement;
 mod meter;
 mod options;
 mod prepare;
-mod resources;
 mod sampling;
 mod trigger;
 
@@ -38,7 +37,6 @@ pub use measurement::{MeasurementOptions, MemoryMeasurements, Ready, RecordingFo
 pub use meter::{Meter, MeterOptions, SourceChoice};
 pub use options::LocalOptions;
 pub use prepare::{BuildChoices, Prepared, prepare};
-pub use resources::resources_id;
 pub use trigger::{Failure, HttpTrigger, PendingInvocation, TriggerOptions};
 
 /// The local platform, and the instances it runs. Dropping it removes what was not kept; [`System::shutdown`] does the

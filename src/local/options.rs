@@ -1,5 +1,6 @@
 //! How functions are run on the local platform.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,8 +10,11 @@ use crate::units::Bytes;
 use super::container::{self, AddressMode};
 use super::meter::MeterOptions;
 
+/// How the names of variables begin that tell functions of storage.
+const STORAGE_PREFIXES: [&str; 3] = ["MINIO_", "NOSQL_STORAGE_", "SEBS_LITE_S3_"];
+
 /// How functions are run.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct LocalOptions {
     /// Are new functions meant to outlive the command? [`Local::keep`](super::Local::keep) then records them.
     pub keep: bool,
@@ -26,6 +30,8 @@ pub struct LocalOptions {
     pub max_payload: Bytes,
     /// Environment of the function, beside what the function server is told.
     pub env: Vec<(String, String)>,
+    /// What the function is told of storage, keys among them; a variable of `env` that has the same name wins.
+    pub storage_env: Vec<(String, String)>,
     /// Are containers privileged, as SeBS's are, so that functions may read performance counters?
     pub privileged: bool,
     /// The folder for what functions print, a file an instance; `None`: it is dropped.
@@ -46,6 +52,7 @@ impl Default for LocalOptions {
             keeps_connection: false,
             max_payload: Bytes(256 << 20),
             env: Vec::new(),
+            storage_env: Vec::new(),
             privileged: false,
             logs: None,
             deployment_file: None,
@@ -54,7 +61,33 @@ impl Default for LocalOptions {
     }
 }
 
+impl fmt::Debug for LocalOptions {
+    /// Variables by their names alone: their values may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalOptions")
+            .field("keep", &self.keep)
+            .field("address", &self.address)
+            .field("host_port", &self.host_port)
+            .field("start_timeout", &self.start_timeout)
+            .field("keeps_connection", &self.keeps_connection)
+            .field("max_payload", &self.max_payload)
+            .field("variables", &self.variables().map(|(name, _)| name).collect::<Vec<_>>())
+            .field("privileged", &self.privileged)
+            .field("logs", &self.logs)
+            .field("deployment_file", &self.deployment_file)
+            .field("measure", &self.measure)
+            .finish()
+    }
+}
+
 impl LocalOptions {
+    /// All variables of the function beside what its server is told.
+    pub fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
+        let is_free = |name: &str| !self.env.iter().any(|(own, _)| own == name);
+        let of_storage = self.storage_env.iter().filter(move |(name, _)| is_free(name));
+        self.env.iter().chain(of_storage).map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// Is a container, which an earlier command started, one that these options would have led to?
     pub(super) fn hold_for(&self, container: &ContainerInspect) -> bool {
         let has = |name: &str, value: &str| {
@@ -63,7 +96,8 @@ impl LocalOptions {
         let payload = self.max_payload.0.to_string();
         let published = container::published_address(container).map(|address| address.port());
         self.privileged == container.host_config.privileged
-            && self.env.iter().all(|(name, value)| has(name, value))
+            && self.variables().all(|(name, value)| has(name, value))
+            && self.tells_of_no_other_storage(container)
             && has(container::MAX_PAYLOAD, &payload)
             && match self.address {
                 AddressMode::Auto => true,
@@ -71,5 +105,55 @@ impl LocalOptions {
                 AddressMode::Published => published.is_some(),
             }
             && self.host_port.is_none_or(|port| published == Some(port))
+    }
+
+    /// Is all that a container was told of storage what these options tell?
+    fn tells_of_no_other_storage(&self, container: &ContainerInspect) -> bool {
+        let mut told = container.config.env.iter().filter_map(|variable| variable.split_once('='));
+        told.all(|(name, value)| {
+            !STORAGE_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+                || self.variables().any(|known| known == (name, value))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variable(name: &str, value: &str) -> (String, String) {
+        (name.to_string(), value.to_string())
+    }
+
+    #[test]
+    fn the_users_own_variable_wins_and_no_value_is_shown() {
+        let options = LocalOptions {
+            env: vec![variable("MINIO_ADDRESS", "mine:1")],
+            storage_env: vec![
+                variable("MINIO_ADDRESS", "172.17.0.2:9000"),
+                variable("MINIO_SECRET_KEY", "hush"),
+            ],
+            ..LocalOptions::default()
+        };
+        let variables: Vec<_> = options.variables().collect();
+        assert_eq!(variables, [("MINIO_ADDRESS", "mine:1"), ("MINIO_SECRET_KEY", "hush")]);
+        let shown = format!("{options:?}");
+        assert!(shown.contains("MINIO_SECRET_KEY") && !shown.contains("hush"), "{shown}");
+    }
+
+    #[test]
+    fn a_container_that_knows_of_other_storage_does_not_hold() {
+        let options = LocalOptions {
+            storage_env: vec![variable("MINIO_ADDRESS", "172.17.0.2:9000")],
+            ..LocalOptions::default()
+        };
+        let container = |address: &str| {
+            let mut container = ContainerInspect::default();
+            container.config.env = vec!["PATH=/bin".into(), format!("MINIO_ADDRESS={address}")];
+            container
+        };
+        assert!(options.tells_of_no_other_storage(&container("172.17.0.2:9000")));
+        assert!(!options.tells_of_no_other_storage(&container("172.17.0.3:9000")));
+        assert!(!LocalOptions::default().tells_of_no_other_storage(&container("172.17.0.2:9000")));
     }
 }

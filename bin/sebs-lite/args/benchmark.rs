@@ -84,7 +84,8 @@ pub(crate) struct Package {
     subcommand,
     name = "invoke",
     example = "sebs-lite benchmark invoke 110.dynamic-html test --repetitions 5 --validate",
-    example = "sebs-lite benchmark invoke ./my-function test --input event.json --memory 256"
+    example = "sebs-lite benchmark invoke ./my-function test --input event.json --memory 256",
+    example = "sebs-lite benchmark invoke 120.uploader test --storage-configuration storage.json"
 )]
 pub(crate) struct Invoke {
     /// name of the benchmark, or path of its folder
@@ -169,10 +170,22 @@ pub(crate) struct Invoke {
     /// python that runs the benchmark's input.py (default: this host's, from 3.10 on)
     #[argh(option, arg_name = "path")]
     pub(crate) input_python: Option<PathBuf>,
+    /// file that says where storage is, or how to start it; storage start writes such (repeatable)
+    #[argh(option, arg_name = "file")]
+    pub(crate) storage_configuration: Vec<PathBuf>,
+    /// leave storage that is started for this run to later commands
+    #[argh(switch)]
+    pub(crate) keep_storage: bool,
+    /// upload input data even if they are there, and remove what other inputs left
+    #[argh(switch)]
+    pub(crate) update_storage: bool,
+    /// how the name of resources in storage begins that no file and no cache knows (default: local)
+    #[argh(option, arg_name = "prefix")]
+    pub(crate) resource_prefix: Option<String>,
     /// environment variable of the function, NAME=VALUE (repeatable)
     #[argh(option, arg_name = "assignment")]
     pub(crate) env: Vec<String>,
-    /// leave the function running, for a later command to use again
+    /// leave the function running, and the storage it uses, for a later command to use again
     #[argh(switch)]
     pub(crate) keep: bool,
     /// keep one connection for all invocations, rather than open one for each as SeBS does

@@ -113,6 +113,15 @@ pub(crate) struct Start {
     /// python that runs the benchmark's input.py (default: this host's, from 3.10 on)
     #[argh(option, arg_name = "path")]
     pub(crate) input_python: Option<PathBuf>,
+    /// file that says where storage is, or how to start it; storage start writes such (repeatable)
+    #[argh(option, arg_name = "file")]
+    pub(crate) storage_configuration: Vec<PathBuf>,
+    /// upload input data even if they are there, and remove what other inputs left
+    #[argh(switch)]
+    pub(crate) update_storage: bool,
+    /// how the name of resources in storage begins that no file and no cache knows (default: local)
+    #[argh(option, arg_name = "prefix")]
+    pub(crate) resource_prefix: Option<String>,
     /// environment variable of the function, NAME=VALUE (repeatable)
     #[argh(option, arg_name = "assignment")]
     pub(crate) env: Vec<String>,
@@ -130,7 +139,7 @@ pub(crate) struct Start {
     pub(crate) privileged: bool,
 }
 
-/// Stop what `local start` started, and write what was measured to a file.
+/// Stop what `local start` started, its storage too, and write what was measured to a file.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "stop", example = "sebs-lite local stop out.json memory_stats.json")]
 pub(crate) struct Stop {

@@ -2,16 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use sebs_lite::benchmark::{Benchmark, InputProcess, NoStorage, Source, Verdict};
-use sebs_lite::docker::Engine;
+use sebs_lite::benchmark::{Benchmark, InputProcess, ResultStorage, Source, Verdict};
+use sebs_lite::docker::{Engine, Lifetime};
 use sebs_lite::experiment::{
-    Environment, ExperimentResult, FunctionSettings, Repetitions, ResultConfig, ResultStore,
-    attribute_memory, repeat,
+    Environment, ExperimentResult, FunctionSettings, Repetitions, ResultConfig, ResultStore, StorageUsed,
+    attribute_memory, note_storage, repeat,
 };
-use sebs_lite::faas::{Function, FunctionConfig, Language, System, TriggerType, Validation};
+use sebs_lite::faas::{
+    Function, FunctionConfig, Language, Resources, System, SystemResources, TriggerType, Validation,
+};
 use sebs_lite::host::Host;
 use sebs_lite::local::{Local, LocalOptions, Prepared, check_trigger, prepare};
 use sebs_lite::probe::Output;
+use sebs_lite::storage::StorageFile;
 use sebs_lite::units::Bytes;
 use sebs_lite::{Error, Result, clock, report};
 
@@ -20,6 +23,7 @@ use crate::exit::Exit;
 
 use super::input::{InputChoices, check_payload, check_size, make_input, read_input};
 use super::options::{Limits, TypedOptions, measuring};
+use super::resources::Fate;
 use super::settings::BuildSettings;
 use super::{Context, VERSION};
 
@@ -112,13 +116,17 @@ pub(crate) fn invoke(context: &Context, args: &Invoke) -> Result<Exit> {
         measure.output = Output::Stream(store.recording_path(begin_time));
     }
     let engine = Engine::connect(&context.cancel)?;
+    // Dropped after the platform is: functions may use it to their end.
+    let mut resources = settings.storage.resources(context, &engine, &cache, fate_of_storage(args))?;
     let choices = InputChoices {
         size: &args.size,
         own: own_input,
         python: args.input_python.as_deref(),
         validates: args.validate,
+        demanded: &settings.storage.typed,
     };
-    let (payload, input) = make_input(context, &engine, &benchmark, choices)?;
+    let (payload, input) = make_input(context, &engine, &benchmark, choices, &mut resources)?;
+    options.storage_env = resources.envs(&benchmark.name);
     let prepared =
         prepare(&benchmark, &settings.choices, &engine, &cache, &context.cancel, &context.line.callback())?;
     let config = limits.over(FunctionConfig::from_package(&prepared.package));
@@ -127,31 +135,62 @@ pub(crate) fn invoke(context: &Context, args: &Invoke) -> Result<Exit> {
     let function_settings = function_settings(args, &prepared, &config, &options);
     let mut local = Local::new(engine.clone(), cache, options, &context.cancel)?;
     let result_config = ResultConfig {
-        deployment: local.description(),
+        deployment: describe(&local, &mut resources)?,
         experiments: settings.as_recorded(&prepared.package),
         function: Some(function_settings),
     };
-    let environment = environment(&engine, &prepared)?;
+    let environment = environment(&engine, &prepared, &resources)?;
     let mut result = ExperimentResult::begin(result_config, environment, clock::epoch_seconds());
     let outcome = run(context, args, &mut local, &prepared, &config, &payload, &mut result, &mut store);
     let attributed = attribute(&mut local, &mut result, &mut store);
     let outcome = outcome.and_then(|function| {
         attributed?;
         if args.validate {
-            let judged = validate(&mut result, &function, input, &payload, prepared.package.runtime.language);
+            let storage = &mut ResultStorage(&mut resources);
+            let language = prepared.package.runtime.language;
+            let judged = validate(&mut result, &function, input, &payload, language, storage);
             store.save(&result)?;
             judged?;
         }
         if local.is_kept(&function) {
             keep(&mut local, &function)?;
+            warn_of_lost_storage(&resources, args);
         }
         Ok(function)
     });
     let closed = local.shutdown();
+    let released = resources.shutdown();
     show(context, &result, store.saved_path(), outcome.as_ref().ok())?;
     outcome?;
     closed?;
+    released?;
     Ok(verdict(&result))
+}
+
+/// A function that is kept would be lost without its storage.
+fn fate_of_storage(args: &Invoke) -> Fate {
+    Fate { lifetime: Lifetime::Run, is_kept: args.keep || args.keep_storage }
+}
+
+/// A function that an earlier command kept outlives this one, which was not asked to keep anything.
+fn warn_of_lost_storage(resources: &SystemResources, args: &Invoke) {
+    if !resources.started().is_empty() && !fate_of_storage(args).is_kept {
+        log::warn!(
+            "the function is kept, but the storage that was started for this run is not: add --keep-storage"
+        );
+    }
+}
+
+/// What the result says of the platform, and of the storage that is in use.
+fn describe(local: &Local, resources: &mut SystemResources) -> Result<serde_json::Value> {
+    let mut description = local.description();
+    let in_use = resources.in_use();
+    if in_use != StorageFile::default() {
+        let id = resources.resources_id()?;
+        let known = Resources::load(local.name(), Some(&id), local.cache())?;
+        note_storage(&mut description, &in_use, &known);
+    }
+    Ok(description)
 }
 
 /// Deploys the function and invokes it.
@@ -214,14 +253,14 @@ fn function_settings(
     FunctionSettings {
         limits: config.clone(),
         code_package_hash: prepared.package.hash.clone(),
-        environment_names: options.env.iter().map(|(name, _)| name.clone()).collect(),
+        environment_names: options.variables().map(|(name, _)| name.to_string()).collect(),
         privileged: options.privileged,
         keep_alive: options.keeps_connection,
         warmup: args.warmup.unwrap_or(0),
     }
 }
 
-fn environment(engine: &Engine, prepared: &Prepared) -> Result<Environment> {
+fn environment(engine: &Engine, prepared: &Prepared, resources: &SystemResources) -> Result<Environment> {
     Ok(Environment {
         host: Host::read(),
         engine_version: Some(engine.version()?.version),
@@ -229,6 +268,7 @@ fn environment(engine: &Engine, prepared: &Prepared) -> Result<Environment> {
         image_source: Some(prepared.image.source.to_string()),
         interpreter: Some(prepared.image.build.clone()).filter(|build| !build.is_empty()),
         libc: Some(prepared.image.libc.clone()).filter(|libc| !libc.is_empty()),
+        storage: StorageUsed::of(engine, &resources.in_use())?,
         tool: Some(VERSION.to_string()),
     })
 }
@@ -240,6 +280,7 @@ fn validate(
     input: Option<InputProcess>,
     payload: &str,
     language: Language,
+    storage: &mut ResultStorage<'_>,
 ) -> Result<()> {
     let payload = serde_json::from_str(payload).map_err(|error| Error::new(error.to_string()))?;
     let mut input = input;
@@ -250,7 +291,7 @@ fn validate(
         };
         let verdict = match &mut input {
             None => Ok(Verdict::NotValidated),
-            Some(process) => process.validate_output(&payload, output.get(), language, &mut NoStorage),
+            Some(process) => process.validate_output(&payload, output.get(), language, storage),
         };
         invocation.invocation.validation = Some(match verdict {
             Ok(Verdict::Valid) => Validation::Valid,

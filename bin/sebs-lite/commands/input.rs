@@ -6,10 +6,14 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
-use sebs_lite::benchmark::{Benchmark, InputProcess, InputPython, InputRequest, NoStorage};
+use sebs_lite::benchmark::{
+    Benchmark, InputProcess, InputPython, InputRequest, Needs, allocate, prepare_input,
+};
 use sebs_lite::cancel::Cancel;
 use sebs_lite::docker::Engine;
+use sebs_lite::faas::SystemResources;
 use sebs_lite::local::LocalOptions;
+use sebs_lite::storage::{StorageFile, StorageKind};
 use sebs_lite::units::Bytes;
 use sebs_lite::{Error, Result};
 
@@ -24,6 +28,8 @@ pub(crate) struct InputChoices<'a> {
     pub(crate) python: Option<&'a Path>,
     /// Is its process needed afterwards, to judge outputs?
     pub(crate) validates: bool,
+    /// The storage that functions are told of whether or not the benchmark needs it.
+    pub(crate) demanded: &'a StorageFile,
 }
 
 pub(crate) fn check_size(size: &str) -> Result<()> {
@@ -76,33 +82,41 @@ fn read_whole(mut source: impl Read + AsFd, cancel: &Cancel) -> std::io::Result<
     Ok(text)
 }
 
-/// The payload, and the process that runs the benchmark's `input.py` if it has work to do.
+/// The payload, and the process that runs the benchmark's `input.py` if it has work to do. What the benchmark needs of
+/// storage is had then.
 pub(crate) fn make_input(
     context: &Context,
     engine: &Engine,
     benchmark: &Benchmark,
     choices: InputChoices<'_>,
+    resources: &mut SystemResources,
 ) -> Result<(String, Option<InputProcess>)> {
-    if let Some(payload) = choices.own.clone().filter(|_| !choices.validates) {
+    choices.demanded.kinds().try_for_each(|(kind, _)| demand(resources, kind))?;
+    let asks = choices.validates || benchmark.may_need_storage()?;
+    if let Some(payload) = choices.own.clone().filter(|_| !asks) {
         return Ok((payload, None));
     }
     context.line.callback().step("making the input", choices.size);
+    let progress = &context.line.callback();
     let request = InputRequest {
         benchmark,
         python: choices.python.map_or(InputPython::Any, InputPython::Program),
         engine: Some(engine),
         verbose: context.common.verbose,
         cancel: &context.cancel,
-        progress: &context.line.callback(),
+        progress,
     };
     let Some(mut process) = InputProcess::start(&request)? else {
         return Ok((choices.own.unwrap_or_else(|| "{}".to_string()), None));
     };
-    if let Some(payload) = choices.own {
-        return Ok((payload, Some(process)));
-    }
-    check_needs(benchmark, &mut process)?;
-    let input = process.generate_input(choices.size, None, &[], &[], &mut NoStorage)?.to_string();
+    let (name, needs) = (&benchmark.name, Needs::of(&mut process)?);
+    let input = match choices.own {
+        Some(own) => {
+            allocate(name, &needs, resources)?;
+            own
+        }
+        None => prepare_input(&mut process, name, &needs, choices.size, resources, progress)?.to_string(),
+    };
     if choices.validates {
         return Ok((input, Some(process)));
     }
@@ -111,19 +125,10 @@ pub(crate) fn make_input(
     Ok((input, None))
 }
 
-/// Says at once what the benchmark needs and cannot have.
-fn check_needs(benchmark: &Benchmark, process: &mut InputProcess) -> Result<()> {
-    let name = &benchmark.name;
-    let buckets = process.buckets_count()?;
-    if buckets.is_some_and(|(inputs, outputs)| inputs + outputs > 0) {
-        return Err(Error::usage(format!(
-            "benchmark `{name}` needs object storage, and none can be configured yet"
-        )));
+/// Has storage of one kind in use, whether or not the benchmark needs it.
+fn demand(resources: &mut SystemResources, kind: StorageKind) -> Result<()> {
+    match kind {
+        StorageKind::Object => resources.get_storage(None).map(drop),
+        StorageKind::Nosql => resources.get_nosql_storage().map(drop),
     }
-    if process.allocate_nosql()?.is_some() {
-        return Err(Error::usage(format!(
-            "benchmark `{name}` needs NoSQL tables, and none can be configured yet"
-        )));
-    }
-    Ok(())
 }

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use sebs_lite::docker::Engine;
+use sebs_lite::docker::{Engine, Lifetime};
 use sebs_lite::faas::{FunctionConfig, System, TriggerType};
 use sebs_lite::local::{
     Deployment, DeploymentFile, Local, LocalOptions, MeasurementOptions, MemoryMeasurements, MeterOptions,
-    Prepared, RecordingFormat, Shutdown, ShutdownRequest, prepare, resources_id,
+    Prepared, RecordingFormat, Shutdown, ShutdownRequest, prepare,
 };
 use sebs_lite::{Error, Result, report};
 
@@ -16,6 +16,7 @@ use crate::exit::Exit;
 use super::Context;
 use super::input::{InputChoices, check_payload, check_size, make_input, read_input};
 use super::options::{Limits, TypedOptions, measuring};
+use super::resources::Fate;
 use super::settings::BuildSettings;
 
 /// `local start`.
@@ -37,32 +38,46 @@ pub(crate) fn start(context: &Context, args: &Start) -> Result<Exit> {
     let engine = Engine::connect(&context.cancel)?;
     let mut file = DeploymentFile::claim(&args.output)?;
     file.make_free(&engine)?;
-    let python = args.input_python.as_deref();
-    let choices = InputChoices { size: &args.size, own, python, validates: false };
-    let (payload, _) = make_input(context, &engine, &benchmark, choices)?;
+    let mut deployment = Deployment::new(removes_containers(context));
+    let fate = Fate { lifetime: Lifetime::Kept { file: file.path().to_path_buf() }, is_kept: false };
+    // Dropped before the file is, as all that is started: what was started goes first.
+    let mut resources = settings.storage.resources(context, &engine, &cache, fate)?;
+    let choices = InputChoices {
+        size: &args.size,
+        own,
+        python: args.input_python.as_deref(),
+        validates: false,
+        demanded: &settings.storage.typed,
+    };
+    // Storage may be started from here on.
+    file.write(&deployment)?;
+    let (payload, _) = make_input(context, &engine, &benchmark, choices, &mut resources)?;
+    deployment.set_storage(&resources.in_use(), resources.started());
+    deployment.add_input(&payload)?;
+    file.write(&deployment)?;
     check_payload(&payload, &options)?;
     let prepared =
         prepare(&benchmark, &settings.choices, &engine, &cache, &context.cancel, &context.line.callback())?;
     let base_name = match &args.function_name {
         Some(name) => name.clone(),
-        None => default_name(&prepared, &resources_id(settings.resources_id.as_deref(), &cache)?),
+        None => default_name(&prepared, &resources.resources_id()?),
     };
-
-    let mut deployment = Deployment::new(removes_containers(context));
-    deployment.add_input(&payload)?;
     let measurement = match metering {
         Some(metering) => Some(measurement_options(&metering, format, file.reserve_recording(format)?)?),
         None => None,
     };
     deployment.memory_measurements = measurement.as_ref().map(MemoryMeasurements::planned);
-    let options = LocalOptions { deployment_file: Some(file.path().to_path_buf()), ..options };
+    let options = LocalOptions {
+        deployment_file: Some(file.path().to_path_buf()),
+        storage_env: resources.envs(&benchmark.name),
+        ..options
+    };
     let plan = Plan {
         prepared: &prepared,
         config: limits.over(FunctionConfig::from_package(&prepared.package)),
         names: (1..=count).map(|number| name_of(&base_name, number)).collect(),
         measurement,
     };
-    // Dropped before the file is: what was started goes first.
     let deployed = Local::new(engine, cache, options, &context.cancel).and_then(|mut local| {
         deploy(context, &plan, &mut local, &mut deployment, &mut file)?;
         deployment.functions.iter().for_each(|function| local.release(function));
@@ -73,7 +88,9 @@ pub(crate) fn start(context: &Context, args: &Start) -> Result<Exit> {
         return Err(error);
     }
     let path = file.path().to_path_buf();
+    resources.release();
     file.confirm();
+    deployment.strike_out_keys()?;
     if context.common.json {
         context.print_json(&deployment)?;
     } else {
@@ -128,16 +145,9 @@ pub(crate) fn stop(context: &Context, args: &Stop) -> Result<Exit> {
     let request = ShutdownRequest { output_json: &output, file: Some(file.path()), logs: Some(&logs) };
     let mut shutdown = deployment.shutdown(&request, || Engine::connect(&context.cancel));
     shutdown.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-    let mut failures = std::mem::take(&mut shutdown.failures);
+    let failures = std::mem::take(&mut shutdown.failures);
     show_stop(context, &deployment, shutdown, &output)?;
-    match failures.len() {
-        0 => Ok(Exit::Done),
-        1 => Err(failures.remove(0)),
-        _ => {
-            let reasons: Vec<String> = failures.iter().map(Error::to_string).collect();
-            Err(Error::new(reasons.join("; ")))
-        }
-    }
+    super::end_with(failures)
 }
 
 /// `local status`.
@@ -255,7 +265,7 @@ fn show_stop(
         }
     }
     context.print_json(&serde_json::json!({
-        "instances": shutdown.instances, "left_behind": shutdown.left_behind, "memory": memory,
+        "instances": shutdown.instances, "storage": shutdown.storage, "left_behind": shutdown.left_behind, "memory": memory,
         "memory_stats": stats.map(|_| output), "stopped_at": deployment.stopped_at,
         "stopped_before": shutdown.stopped_before.is_some(), "warnings": shutdown.warnings,
     }))

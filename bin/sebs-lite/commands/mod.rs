@@ -7,7 +7,9 @@ pub(crate) mod local;
 pub(crate) mod measure;
 mod options;
 pub(crate) mod profile;
+mod resources;
 mod settings;
+pub(crate) mod storage;
 
 use std::io::{BufWriter, StdoutLock, Write};
 use std::path::PathBuf;
@@ -17,6 +19,7 @@ use sebs_lite::cancel::Cancel;
 use sebs_lite::{Error, Result};
 
 use crate::args::Common;
+use crate::exit::Exit;
 use crate::progress::ProgressLine;
 
 /// The version, and which commit where it was built from a checkout.
@@ -72,6 +75,18 @@ impl Context {
     pub(crate) fn print_json(&self, value: &impl serde::Serialize) -> Result<()> {
         let text = serde_json::to_string_pretty(value).map_err(|error| Error::new(error.to_string()))?;
         self.print(&(text + "\n"))
+    }
+}
+
+/// The end of a command that went on after failures: all of them, if there are any.
+fn end_with(mut failures: Vec<Error>) -> Result<Exit> {
+    match failures.len() {
+        0 => Ok(Exit::Done),
+        1 => Err(failures.remove(0)),
+        _ => {
+            let reasons: Vec<String> = failures.iter().map(Error::to_string).collect();
+            Err(Error::new(reasons.join("; ")))
+        }
     }
 }
 

@@ -15,16 +15,16 @@ use sebs_lite::{Error, Result};
 
 use crate::args::{Common, Invoke, Package, Start};
 
+use super::resources::{StorageSettings, TypedStorage};
+
 /// Which code package is asked for, and on which image; the same for all commands that build one.
 pub(crate) struct BuildSettings {
     benchmark: String,
     roots: Vec<PathBuf>,
     data: Option<PathBuf>,
     pub(crate) choices: BuildChoices,
-    update_storage: bool,
+    pub(crate) storage: StorageSettings,
     download_results: bool,
-    /// The resources id that the configuration file names.
-    pub(crate) resources_id: Option<String>,
 }
 
 /// What was typed, as far as commands have it in common.
@@ -43,11 +43,12 @@ struct Typed<'a> {
     image_source: Option<&'a str>,
     image: Option<&'a str>,
     repository: Option<&'a str>,
+    storage: TypedStorage<'a>,
 }
 
 /// What was typed for a command whose arguments have the names that all have for them.
 macro_rules! typed {
-    ($args:expr, $data:expr) => {
+    ($args:expr, $data:expr, $storage:expr) => {
         Typed {
             benchmark: &$args.benchmark,
             benchmarks: &$args.benchmarks,
@@ -63,6 +64,18 @@ macro_rules! typed {
             image_source: $args.image_source.as_deref(),
             image: $args.image.as_deref(),
             repository: $args.repository.as_deref(),
+            storage: $storage,
+        }
+    };
+}
+
+/// What was typed of storage for a command that has it.
+macro_rules! typed_storage {
+    ($args:expr) => {
+        TypedStorage {
+            files: &$args.storage_configuration,
+            update_storage: $args.update_storage,
+            resource_prefix: $args.resource_prefix.as_deref(),
         }
     };
 }
@@ -70,17 +83,17 @@ macro_rules! typed {
 impl BuildSettings {
     /// Of `benchmark package`.
     pub(crate) fn of_package(common: &Common, args: &Package) -> Result<BuildSettings> {
-        resolve(common, &typed!(args, None))
+        resolve(common, &typed!(args, None, TypedStorage::default()))
     }
 
     /// Of `benchmark invoke`.
     pub(crate) fn of_invoke(common: &Common, args: &Invoke) -> Result<BuildSettings> {
-        resolve(common, &typed!(args, args.data.as_deref()))
+        resolve(common, &typed!(args, args.data.as_deref(), typed_storage!(args)))
     }
 
     /// Of `local start`.
     pub(crate) fn of_start(common: &Common, args: &Start) -> Result<BuildSettings> {
-        resolve(common, &typed!(args, args.data.as_deref()))
+        resolve(common, &typed!(args, args.data.as_deref(), typed_storage!(args)))
     }
 
     /// The benchmark that is asked for; a bundled one is laid out in the cache.
@@ -98,7 +111,7 @@ impl BuildSettings {
     pub(crate) fn as_recorded(&self, package: &CodePackage) -> ExperimentSettings {
         ExperimentSettings {
             update_code: self.choices.update_code,
-            update_storage: self.update_storage,
+            update_storage: self.storage.update_storage,
             download_results: self.download_results,
             container_deployment: false,
             system_variant: "package".to_string(),
@@ -151,9 +164,8 @@ fn resolve(common: &Common, typed: &Typed<'_>) -> Result<BuildSettings> {
         roots: typed.benchmarks.to_vec(),
         data: typed.data.map(Path::to_path_buf),
         choices,
-        update_storage: chosen.update_storage.unwrap_or(false),
+        storage: StorageSettings::resolve(common, typed.storage, &configuration)?,
         download_results: chosen.download_results.unwrap_or(false),
-        resources_id: configuration.resources_id().map(str::to_string),
     })
 }
 
