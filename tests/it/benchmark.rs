@@ -145,7 +145,10 @@ fn a_package_is_built_once_and_again_when_something_changes() {
     assert!(first.rebuilt && first.size_bytes > 0 && first.hash.len() == 64);
     assert_eq!(first.location, builder.cache.join("code"));
     assert_eq!(names(&first.location), ["function", "requirements.txt"]);
-    assert_eq!(names(&first.location.join("function")), ["__pycache__", "function.py", "templates"]);
+    assert_eq!(
+        names(&first.location.join("function")),
+        ["__pycache__", "_sebs_lite_http.py", "function.py", "nosql.py", "storage.py", "templates"]
+    );
     assert_eq!(call_python(&python, &first.location, "{}"), r#"{"result": 1}"#);
     let again = builder.build(Some(&known(&first))).unwrap();
     assert!(!again.rebuilt);
@@ -154,7 +157,7 @@ fn a_package_is_built_once_and_again_when_something_changes() {
     // What is compiled names the paths that the function sees, and is not looked at again.
     let script = "import sys, marshal, glob; data = open(glob.glob(sys.argv[1])[0], 'rb').read(); \
                   print(data[4], marshal.loads(data[16:]).co_filename)";
-    let pattern = first.location.join("function/__pycache__/*.pyc");
+    let pattern = first.location.join("function/__pycache__/function.*.pyc");
     let compiled = output(Command::new(&python).args(["-c", script]).arg(pattern));
     assert_eq!(compiled, "1 /function/function/function.py");
 
@@ -388,7 +391,10 @@ fn dependencies_are_installed_in_a_container_of_the_image() {
     let architecture = Architecture::of_host().unwrap();
     assert_eq!(shrunk, format!("{} LOCAL {architecture}\n", image.version));
     assert!(site_packages.join("__pycache__").is_dir());
-    assert_eq!(names(&package.location.join("function")), ["__pycache__", "function.py"]);
+    assert_eq!(
+        names(&package.location.join("function")),
+        ["__pycache__", "_sebs_lite_http.py", "function.py", "nosql.py", "storage.py"]
+    );
 
     folder.put("x/requirements.txt", "./gone.whl\n");
     let error = builder.build(None).unwrap_err().to_string();

@@ -312,12 +312,6 @@ fn nothing_but_a_deployment_is_overwritten_or_stopped() {
         let words = [&["local", "start", &benchmark, "test"], more].concat();
         place.run(&words).expect(2, &[told]);
     };
-    let stores = function(&place, "stores", ECHO);
-    place.write(
-        "stores/input.py",
-        "def buckets_count():\n    return (1, 0)\ndef generate_input(*_):\n    return {}\n",
-    );
-    place.run(&["local", "start", &stores, "test", "n.json"]).expect(2, &["needs object storage"]);
     more(&["out"], "is no file");
     more(&["n.json", "--deployments", "0"], "at least 1");
     more(&["n.json", "--function-name", ""], "cannot be empty");

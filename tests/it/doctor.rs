@@ -118,3 +118,15 @@ fn a_staircase_is_measured_as_it_was_climbed() {
     // After 64 MiB come 32, which cannot hide that the 64 were given back.
     assert_eq!(steps[2]["end"]["agreement"], "within");
 }
+
+#[test]
+fn what_is_sent_to_the_engine_is_in_no_log_since_secrets_may_be_in_it() {
+    let Some(_) = support::engine() else { return };
+    let place = Place::create("doctor-log");
+    let mut command = place.command(&["doctor"]);
+    command.env("RUST_LOG", "trace,ureq_proto=trace,ureq_proto::util=trace");
+    let ended = Ended::from(command.output().unwrap());
+    assert!(ended.stderr.contains("debug: Call<SendRequest>"), "{}", ended.stderr);
+    // `GET ` as the crate shows bytes.
+    assert!(!ended.stderr.contains("4745 5420 "), "{}", ended.stderr);
+}

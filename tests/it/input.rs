@@ -10,6 +10,7 @@ use sebs_lite::benchmark::{
 use sebs_lite::cancel::Cancel;
 use sebs_lite::faas::Language;
 use sebs_lite::progress::Progress;
+use sebs_lite::storage::Value;
 use sebs_lite::{Error, Result};
 use serde_json::json;
 
@@ -86,7 +87,7 @@ def generate_input(data_dir, size, bucket, inputs, outputs, upload, nosql):
         caught = "nothing"
     except Exception as error:
         caught = str(error)
-    nosql("x", "cart", {"price": 1.5}, ("id", "1"), ("item", "a"))
+    nosql("x", "cart", {"price": 1.5, "huge": 3 ** 60}, ("id", "1"), ("item", "a"))
     nosql("x", "log", {}, ("at", 7))
     linked = os.path.exists(get_project_root() / "benchmarks-data" / "deep" / "x" / "a.txt")
     return {"size": size, "bucket": bucket, "in": inputs, "out": outputs, "caught": caught, "linked": linked}
@@ -116,9 +117,10 @@ def validate_output(data_dir, input_config, output, language, storage):
     let canonical = std::fs::canonicalize(data).unwrap();
     assert_eq!(recorder.uploads[0], (0, "a.txt".to_string(), canonical));
     assert!(recorder.uploads[1].2.is_absolute());
-    assert_eq!(recorder.items[0].primary_key, ("id".to_string(), json!("1")));
-    assert_eq!(recorder.items[0].secondary_key, Some(("item".to_string(), json!("a"))));
-    assert_eq!(recorder.items[0].data["price"], json!(1.5));
+    assert_eq!(recorder.items[0].primary_key, ("id".to_string(), Value::from("1")));
+    assert_eq!(recorder.items[0].secondary_key, Some(("item".to_string(), Value::from("a"))));
+    assert_eq!(recorder.items[0].data["price"].to_json(), "1.5");
+    assert_eq!(recorder.items[0].data["huge"].to_json(), "42391158275216203514294433201");
     assert_eq!((recorder.items[1].table.as_str(), &recorder.items[1].secondary_key), ("log", &None));
     let mut verdict =
         |output: &str| process.validate_output(&input, output, Language::Nodejs, &mut recorder).unwrap();

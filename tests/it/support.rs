@@ -36,7 +36,7 @@ pub(crate) fn unique(prefix: &str) -> String {
     format!("sebs-lite-test-{prefix}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// An image with `/bin/sh`, `sleep`, `yes`, `head` and `cat`, removed when dropped.
+/// An image with `/bin/sh`, `bash`, `sleep`, `yes`, `head` and `cat`, removed when dropped.
 pub(crate) struct TestImage {
     /// `sebs-lite-test-…:latest`.
     pub(crate) reference: String,
@@ -75,7 +75,7 @@ pub(crate) fn root_folder() -> &'static [u8] {
     static TAR: OnceLock<Vec<u8>> = OnceLock::new();
     TAR.get_or_init(|| {
         let mut tar = tar::Builder::new(Vec::new());
-        for (path, source) in files_of(&["sh", "sleep", "yes", "head", "cat"]) {
+        for (path, source) in files_of(&["sh", "bash", "sleep", "yes", "head", "cat"]) {
             tar.append_path_with_name(source, path.strip_prefix("/").unwrap()).unwrap();
         }
         tar.into_inner().unwrap()
@@ -147,4 +147,25 @@ pub(crate) fn containers(engine: &Engine, function: &str) -> Vec<String> {
     let all = engine.list_containers(&["sebs-lite=1"], Scope::All).unwrap();
     let names = all.into_iter().flat_map(|container| container.names);
     names.filter(|name| name.starts_with(function)).collect()
+}
+
+/// The image of a storage engine that `scripts/storage-images` makes; what it downloads or builds stays below `target`.
+pub(crate) fn storage_image(engine: &Engine, name: &str) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/storage-images");
+    let mut command = Command::new(script);
+    command.args(["--cache", env!("CARGO_TARGET_TMPDIR"), name]);
+    command.env("DOCKER_HOST", format!("unix://{}", engine.socket().display()));
+    let made = command.output().expect("the script needs Python 3");
+    let errors = String::from_utf8_lossy(&made.stderr);
+    assert!(made.status.success(), "no image of {name} (it comes from package registries): {errors}");
+    String::from_utf8(made.stdout).unwrap().trim().to_string()
+}
+
+/// The containers and volumes that were made by means of a file, by their names.
+pub(crate) fn made_for(engine: &Engine, file: &Path) -> Vec<String> {
+    let label = format!("sebs-lite.file={}", file.display());
+    let containers = engine.list_containers(&["sebs-lite=1", &label], Scope::All).unwrap();
+    let volumes = engine.list_volumes(&["sebs-lite=1", &label]).unwrap();
+    let containers = containers.into_iter().flat_map(|container| container.names);
+    containers.chain(volumes.into_iter().map(|volume| volume.name)).collect()
 }

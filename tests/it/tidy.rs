@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules of the library, each of which may use those before it.
-const LAYERS: [&str; 24] = [
+const LAYERS: [&str; 25] = [
     "error",
     "cancel",
     "progress",
@@ -14,6 +14,7 @@ const LAYERS: [&str; 24] = [
     "clock",
     "sigv4",
     "http",
+    "wire",
     "host",
     "process",
     "docker",

@@ -137,6 +137,11 @@ impl<'a> Setup<'a> {
 }
 
 impl Interpreter {
+    /// A call of the interpreter itself.
+    pub(crate) fn command(&self) -> Command {
+        Command::new(&self.executable)
+    }
+
     /// What an assertion names.
     pub(crate) fn about(&self) -> String {
         format!("{} {} ({})", self.language, self.version, self.executable.display())
