@@ -116,6 +116,30 @@ pub fn rfc3339(epoch_ns: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{microseconds:06}Z")
 }
 
+/// Seconds since 1970-01-01 UTC of a time as RFC 3339 has it, in whatever zone; `None`: it is none.
+pub(crate) fn parse_rfc3339(text: &str) -> Option<f64> {
+    let (date, rest) = text.split_once(['T', 't', ' '])?;
+    let mut date = date.split('-').map(|part| part.parse::<u64>().ok());
+    let (year, month, day) = (date.next()??, date.next()??, date.next()??);
+    let zone_at = rest.find(['Z', 'z', '+', '-'])?;
+    let (time, zone) = rest.split_at(zone_at);
+    let clock = |text: &str| -> Option<f64> {
+        text.split(':')
+            .zip([3600.0, 60.0, 1.0])
+            .map(|(part, unit)| Some(part.parse::<f64>().ok()? * unit))
+            .sum()
+    };
+    let offset_s = match zone.strip_prefix(['+', '-']) {
+        Some(offset) if zone.starts_with('-') => -clock(offset)?,
+        Some(offset) => clock(offset)?,
+        None => 0.0,
+    };
+    // The first day at or after the guess, which is never a year late, that has this date.
+    let guess = year.checked_sub(1970)? * 365;
+    let days = (guess..guess + 366 * 2 + year / 4).find(|days| civil_date(*days) == (year, month, day))?;
+    Some(days as f64 * 86_400.0 + clock(time)? - offset_s)
+}
+
 /// An instant as a part of a file's name: `20261121T092048Z`, of a number of seconds since 1970-01-01 UTC.
 pub(crate) fn stamp(epoch_seconds: f64) -> String {
     let text = rfc3339((epoch_seconds * 1e9) as u64);
@@ -147,6 +171,17 @@ mod tests {
         assert_eq!(rfc3339(1_795_252_848_123_456_789), "2026-11-21T09:20:48.123456Z");
         assert_eq!(rfc3339(4_107_542_399_999_999_999), "2100-02-28T23:59:59.999999Z");
         assert_eq!(rfc3339(4_107_542_400_000_000_000), "2100-03-01T00:00:00.000000Z");
+    }
+
+    #[test]
+    fn a_time_is_read_in_its_own_zone() {
+        assert_eq!(parse_rfc3339("1970-01-01T00:00:00Z"), Some(0.0));
+        assert_eq!(parse_rfc3339("2026-11-21T09:20:48.500000000Z"), Some(1_795_252_848.5));
+        assert_eq!(parse_rfc3339("2026-11-21T10:20:48+01:00"), Some(1_795_252_848.0));
+        assert_eq!(parse_rfc3339("2024-02-29T00:00:00-00:30"), Some(1_709_164_800.0 + 1800.0));
+        for wrong in ["", "yesterday", "2026-02-30T00:00:00Z", "2026-11-21", "1969-01-01T00:00:00Z"] {
+            assert_eq!(parse_rfc3339(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

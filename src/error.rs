@@ -14,6 +14,8 @@ pub struct Error(Box<Inner>);
 struct Inner {
     kind: Kind,
     message: String,
+    /// Is something that this machine has not the reason?
+    is_unavailable: bool,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -31,6 +33,8 @@ pub(crate) enum Kind {
     Timeout,
     /// The caller's cancel token was triggered.
     Cancelled,
+    /// A registry wants other credentials.
+    Denied,
     /// No engine could be reached, or it dropped the connection.
     Disconnected,
 }
@@ -47,7 +51,7 @@ impl Error {
     }
 
     pub(crate) fn with_kind(kind: Kind, message: impl Into<String>) -> Error {
-        Error(Box::new(Inner { kind, message: message.into(), source: None }))
+        Error(Box::new(Inner { kind, message: message.into(), is_unavailable: false, source: None }))
     }
 
     pub(crate) fn from_source(
@@ -55,12 +59,25 @@ impl Error {
         message: impl Into<String>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Error {
-        Error(Box::new(Inner { kind, message: message.into(), source: Some(source.into()) }))
+        let source = Some(source.into());
+        Error(Box::new(Inner { kind, message: message.into(), is_unavailable: false, source }))
     }
 
     /// The same error inside a larger story: `failed to start x: <this error>`. It stays what it was for `is_…`.
     pub fn context(self, message: impl Into<String>) -> Error {
-        Error(Box::new(Inner { kind: self.0.kind, message: message.into(), source: Some(Box::new(self)) }))
+        let Inner { kind, is_unavailable, .. } = *self.0;
+        Error(Box::new(Inner { kind, message: message.into(), is_unavailable, source: Some(Box::new(self)) }))
+    }
+
+    /// The same error, of which [`Error::is_unavailable`] holds.
+    pub(crate) fn unavailable(mut self) -> Error {
+        self.0.is_unavailable = true;
+        self
+    }
+
+    /// Is the reason that this machine has not what is needed, an image or a program, so that on another it may go well?
+    pub fn is_unavailable(&self) -> bool {
+        self.0.is_unavailable
     }
 
     /// Is the named thing (file, container, image, benchmark) not there?
@@ -76,6 +93,11 @@ impl Error {
     /// Did a deadline pass?
     pub fn is_timeout(&self) -> bool {
         self.0.kind == Kind::Timeout
+    }
+
+    /// Does a registry want credentials, or others than it was given?
+    pub fn is_denied(&self) -> bool {
+        self.0.kind == Kind::Denied
     }
 
     /// Was the operation given up because its [`Cancel`](crate::cancel::Cancel) token was triggered?
@@ -150,6 +172,8 @@ mod tests {
         let error = error.context("failed to load benchmark `x`");
         assert_eq!(error.to_string(), "failed to load benchmark `x`: failed to read `a/b`: entity not found");
         assert!(error.is_not_found());
-        assert!(!error.is_timeout());
+        assert!(!error.is_timeout() && !error.is_unavailable());
+        let lacking = Error::usage("there is no ffmpeg").unavailable().context("failed to build");
+        assert!(lacking.is_unavailable() && lacking.is_usage());
     }
 }

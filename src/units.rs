@@ -64,14 +64,14 @@ pub fn parse_bytes(text: &str) -> Result<Bytes> {
     Ok(Bytes(value as u64))
 }
 
-/// Reads a duration: `100us`, `1.5ms`, `2s`, `1m`, `1h`; a bare number is in `bare` units.
+/// Reads a duration: `100us`, `1.5ms`, `2s`, `1m`, `1h`, `2d`; a bare number is in `bare` units.
 ///
 /// # Errors
 /// A usage error that shows what is understood; negative and unbounded durations are not.
 pub fn parse_duration(text: &str, bare: Unit) -> Result<Duration> {
     let wrong = || {
         Error::usage(format!(
-            "`{text}` is not a duration: write a number with ns, us, ms, s, m or h (a bare number is in {})",
+            "`{text}` is not a duration: write a number with ns, us, ms, s, m, h or d (a bare number is in {})",
             bare.name()
         ))
     };
@@ -84,6 +84,7 @@ pub fn parse_duration(text: &str, bare: Unit) -> Result<Duration> {
         "s" => 1e9,
         "m" | "min" => 60e9,
         "h" => 3600e9,
+        "d" => 86_400e9,
         _ => return Err(wrong()),
     };
     let value = (number.parse::<f64>().map_err(|_| wrong())? * nanoseconds).round();
@@ -161,6 +162,7 @@ mod tests {
         assert_eq!(bare("0.1"), Duration::from_micros(100));
         assert_eq!(bare("100us"), Duration::from_micros(100));
         assert_eq!(bare("1 h"), Duration::from_secs(3600));
+        assert_eq!(bare("2d"), Duration::from_secs(2 * 86_400));
         assert_eq!(parse_duration("30", Unit::Seconds).unwrap(), Duration::from_secs(30));
         for wrong in ["", "ms", "-1", "1 week", "1.2.3s"] {
             assert!(parse_duration(wrong, Unit::Seconds).unwrap_err().is_usage(), "{wrong}");

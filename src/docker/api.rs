@@ -359,6 +359,9 @@ pub struct ImageInspect {
     /// Its references, `repository:tag` each.
     #[serde(deserialize_with = "null_as_default")]
     pub repo_tags: Vec<String>,
+    /// What registries have of it, `repository@sha256:…` each.
+    #[serde(deserialize_with = "null_as_default")]
+    pub repo_digests: Vec<String>,
     /// Bytes of all its layers.
     pub size: u64,
     /// As Go names it: `amd64`, `arm64`.
@@ -410,6 +413,15 @@ pub struct ImageSummary {
     pub size: u64,
     /// When it was made, in seconds since the epoch.
     pub created: i64,
+}
+
+/// What a registry has by a name (`GET /distribution/{name}/json`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegistryImage {
+    /// Digest of its manifest, `sha256:…`.
+    pub digest: String,
+    /// `linux/amd64` each; empty: not told.
+    pub platforms: Vec<String>,
 }
 
 /// How to build an image.

@@ -28,6 +28,7 @@ pub(super) struct Call<'a> {
     target: String,
     limit: Option<Duration>,
     content_type: Option<&'static str>,
+    header: Option<(&'static str, String)>,
     body: Vec<u8>,
 }
 
@@ -47,7 +48,15 @@ impl Engine {
     /// A call that every API version answers alike.
     pub(super) fn call_unversioned(&self, method: Method, path: &str) -> Call<'_> {
         let target = format!("http://docker{path}");
-        Call { engine: self, method, target, limit: Some(QUICK), content_type: None, body: Vec::new() }
+        Call {
+            engine: self,
+            method,
+            target,
+            limit: Some(QUICK),
+            content_type: None,
+            header: None,
+            body: Vec::new(),
+        }
     }
 
     pub(super) fn get(&self, path: &str) -> Call<'_> {
@@ -89,6 +98,12 @@ impl<'a> Call<'a> {
         self.body = serde_json::to_vec(body).map_err(|error| unsendable(&error))?;
         self.content_type = Some("application/json");
         Ok(self)
+    }
+
+    /// A header, whose value no log shows.
+    pub(super) fn header(mut self, name: &'static str, value: String) -> Self {
+        self.header = Some((name, value));
+        self
     }
 
     /// How long the call may last from its first byte to the last of its answer, instead of [`QUICK`].
@@ -141,6 +156,9 @@ impl<'a> Call<'a> {
         let mut request = Request::builder().method(self.method.clone()).uri(&self.target);
         if let Some(content_type) = self.content_type {
             request = request.header("Content-Type", content_type);
+        }
+        if let Some((name, value)) = &self.header {
+            request = request.header(*name, value);
         }
         let request = request.body(body)?;
         let request = agent.configure_request(request).timeout_global(self.limit).build();

@@ -44,6 +44,11 @@ impl Environment {
             xdg_runtime_dir: text("XDG_RUNTIME_DIR").map(PathBuf::from),
         }
     }
+
+    /// The docker CLI's folder.
+    pub(super) fn config_folder(&self) -> Option<PathBuf> {
+        self.docker_config.clone().or_else(|| Some(self.home.as_ref()?.join(".docker")))
+    }
 }
 
 /// The sockets to try, best first; `read` gives the text of a file.
@@ -87,8 +92,7 @@ fn context_host(
     environment: &Environment,
     read: &dyn Fn(&Path) -> io::Result<String>,
 ) -> Result<Option<(String, String)>> {
-    let in_home = || environment.home.as_ref().map(|home| home.join(".docker"));
-    let Some(folder) = environment.docker_config.clone().or_else(in_home) else { return Ok(None) };
+    let Some(folder) = environment.config_folder() else { return Ok(None) };
     let name = match &environment.docker_context {
         Some(name) => Some(name.clone()),
         None => configured_context(&folder.join("config.json"), read)?,

@@ -1,4 +1,4 @@
-//! The life of an image: inspect, list, pull, build, import, tag, remove.
+//! The life of an image on its engine: inspect, list, build, import, tag, remove.
 
 use std::io::Read;
 
@@ -28,24 +28,6 @@ impl Engine {
         let filters = json!({ "label": labels });
         let list = || self.get("/images/json").query_json("filters", &filters)?.send()?.json();
         list().context(|| "failed to list images".to_string())
-    }
-
-    /// Has the engine fetch an image from its registry; a reference without tag and digest means `latest`.
-    ///
-    /// There is no time limit: an image may be large and the registry slow. The cancel token ends it.
-    ///
-    /// # Errors
-    /// When the registry cannot be reached, has no such image (`is_not_found`, where the engine can tell), or wants
-    /// credentials.
-    pub fn pull_image(&self, reference: &str, progress: &Progress) -> Result<()> {
-        let (repository, version) = split(reference);
-        let pull = || {
-            let call = self.post("/images/create").query("fromImage", repository);
-            let answer = call.query("tag", version.unwrap_or("latest")).without_limit().send()?;
-            follow(answer, &format!("pulling image {reference}"), progress)
-        };
-        pull().context(|| format!("failed to pull image `{reference}`"))?;
-        Ok(())
     }
 
     /// Has the engine build an image from a tar archive that holds the Dockerfile and all it copies.
@@ -140,7 +122,7 @@ impl Engine {
     }
 }
 
-fn follow(mut answer: Answer<'_>, task: &str, progress: &Progress) -> Result<Outcome> {
+pub(super) fn follow(mut answer: Answer<'_>, task: &str, progress: &Progress) -> Result<Outcome> {
     let followed = stream::follow(&mut answer.reader(), task, progress);
     followed.map_err(|error| answer.failure(error))?
 }
@@ -150,7 +132,7 @@ fn path(reference: &str, rest: &str) -> String {
 }
 
 /// A reference as the engine wants it in a query: what comes before its tag or digest, and that.
-fn split(reference: &str) -> (&str, Option<&str>) {
+pub(super) fn split(reference: &str) -> (&str, Option<&str>) {
     if let Some((repository, digest)) = reference.split_once('@') {
         return (repository, Some(digest));
     }

@@ -8,15 +8,20 @@
 mod api;
 mod call;
 mod containers;
+mod credentials;
 mod discovery;
 mod exec;
 mod frames;
 mod images;
 mod leftover;
+mod limits;
+mod networks;
 mod owned;
+mod registry;
 mod stats;
 mod stream;
 mod transport;
+mod usage;
 mod volumes;
 
 use std::fs;
@@ -30,8 +35,12 @@ pub use containers::Logs;
 pub(crate) use containers::{is_port_taken, log_tail, short_id};
 pub use frames::Stream;
 pub(crate) use leftover::{Leftovers, containers_of};
+pub use limits::ContainerLimits;
+pub use networks::Network;
 pub use owned::{Lifetime, Liveness, OwnedContainer, OwnedVolume, Owner, sweep};
+pub use registry::registry_of;
 pub use stats::MemoryReading;
+pub use usage::ContainerUsage;
 pub use volumes::{Volume, VolumeMount};
 
 use crate::cancel::Cancel;
@@ -52,6 +61,8 @@ pub struct Engine {
     socket: Arc<PathBuf>,
     cancel: Option<Cancel>,
     api_version: Arc<str>,
+    /// The docker CLI's folder; `None`: the one of the environment.
+    docker_config: Option<Arc<PathBuf>>,
 }
 
 impl Engine {
@@ -99,7 +110,13 @@ impl Engine {
     fn new(socket: Arc<PathBuf>, cancel: Option<Cancel>, api_version: Arc<str>) -> Engine {
         let agent =
             transport::agent(socket.clone(), Manners { cancel: cancel.clone(), ..Manners::default() });
-        Engine { agent, socket, cancel, api_version }
+        Engine { agent, socket, cancel, api_version, docker_config: None }
+    }
+
+    /// One that nobody answers for.
+    #[cfg(test)]
+    pub(crate) fn unreachable(socket: &Path) -> Engine {
+        Engine::new(Arc::new(socket.to_path_buf()), None, "1.41".into())
     }
 
     /// The token that calls of this engine look at.
@@ -109,12 +126,26 @@ impl Engine {
 
     /// The same engine, whose calls look at another token.
     pub fn with_cancel(&self, cancel: &Cancel) -> Engine {
-        Engine::new(self.socket.clone(), Some(cancel.clone()), self.api_version.clone())
+        let engine = Engine::new(self.socket.clone(), Some(cancel.clone()), self.api_version.clone());
+        Engine { docker_config: self.docker_config.clone(), ..engine }
     }
 
     /// The same engine, for clean-up: its calls do not look at the cancel token.
     pub fn without_cancel(&self) -> Engine {
-        Engine::new(self.socket.clone(), None, self.api_version.clone())
+        let engine = Engine::new(self.socket.clone(), None, self.api_version.clone());
+        Engine { docker_config: self.docker_config.clone(), ..engine }
+    }
+
+    /// The same engine, for which credentials for registries come from the `config.json` in `folder`, rather than from
+    /// the one in `$DOCKER_CONFIG` or `~/.docker`.
+    pub fn with_docker_config(&self, folder: &Path) -> Engine {
+        Engine { docker_config: Some(Arc::new(folder.to_path_buf())), ..self.clone() }
+    }
+
+    /// The docker CLI's folder; `None`: the environment knows of none.
+    fn docker_config(&self) -> Option<PathBuf> {
+        let own = self.docker_config.as_deref().cloned();
+        own.or_else(|| Environment::current().config_folder())
     }
 
     /// The socket the engine listens on.

@@ -1,4 +1,4 @@
-//! Reads the JSON messages that the engine sends while it pulls, builds or imports, to their good or bad end.
+//! Reads the JSON messages that the engine sends while it pulls, pushes, builds or imports, to their good or bad end.
 //!
 //! The status line says 200 before the work begins: that it failed is in the last message.
 
@@ -18,6 +18,8 @@ const TAIL_LINES: usize = 20;
 pub(super) struct Outcome {
     /// The last status: after an import, the image's id.
     pub(super) status: Option<String>,
+    /// After a push, the digest of what the registry has.
+    pub(super) digest: Option<String>,
 }
 
 /// Reads `stream` to its end and tells `progress` of what is in it.
@@ -35,6 +37,8 @@ pub(super) fn follow(stream: &mut dyn Read, task: &str, progress: &Progress) -> 
         if let Some(text) = &message.stream {
             output.push(text, |line| progress.step(task, line));
         }
+        let digest = message.aux.as_ref().and_then(|aux| aux.get("Digest")?.as_str());
+        outcome.digest = digest.map(str::to_string).or(outcome.digest);
         if let Some(status) = message.status {
             let detail = match &message.id {
                 Some(id) => format!("{id}: {status}"),
@@ -60,6 +64,8 @@ struct Message {
     id: Option<String>,
     #[serde(rename = "progressDetail")]
     progress_detail: Option<ProgressDetail>,
+    /// What came of it: a digest, an id, by names of each job's own.
+    aux: Option<serde_json::Value>,
     error: Option<String>,
     #[serde(rename = "errorDetail")]
     error_detail: Option<ErrorDetail>,
@@ -173,9 +179,11 @@ mod tests {
             {"status":"Downloading","progressDetail":{"current":5,"total":9},"progress":"[=> ]","id":"5c4"}
             {"status":"Extracting","progressDetail":{},"id":"5c4"}
             {"aux":{"ID":"sha256:1"}}
+            {"progressDetail":{},"aux":{"Tag":"1","Digest":"sha256:2","Size":529}}
             {"status":"sha256:0f"}"#;
         let outcome = follow(&mut stream.as_slice(), "pulling", &progress).unwrap().unwrap();
         assert_eq!(outcome.status.as_deref(), Some("sha256:0f"));
+        assert_eq!(outcome.digest.as_deref(), Some("sha256:2"));
         let told = told.lock().unwrap();
         assert_eq!(told[1], ("5c4: Downloading".to_string(), 5, Some(9)));
         assert_eq!(told[2], ("5c4: Extracting".to_string(), 0, None));

@@ -20,6 +20,8 @@ pub struct Volume {
     pub labels: BTreeMap<String, String>,
     /// The folder of the engine's host that it is.
     pub mountpoint: String,
+    /// When it was made: RFC 3339; empty: the engine does not tell.
+    pub created_at: String,
 }
 
 /// A volume as a container sees it.

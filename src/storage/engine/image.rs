@@ -66,7 +66,8 @@ fn named(
         return Err(Error::with_kind(
             Kind::NotFound,
             format!("image `{image}` is not here, and no registry has it: {advice}"),
-        ));
+        )
+        .unavailable());
     }
     log::info!("pulling `{image}` for storage `{candidate}`");
     match engine.pull_image(&image, request.progress) {
@@ -77,7 +78,7 @@ fn named(
         Err(error) if error.is_cancelled() => Err(error),
         Err(error) => {
             let text = format!("image `{image}` of `{candidate}` is not here and cannot be had; {advice}");
-            Err(Error::from_source(Kind::NotFound, text, error))
+            Err(Error::from_source(Kind::NotFound, text, error).unavailable())
         }
     }
 }

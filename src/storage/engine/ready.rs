@@ -153,6 +153,23 @@ pub(super) fn check_answers(config: &StorageConfig, cancel: &Cancel) -> Result<(
     Err(Error::with_kind(Kind::Disconnected, text))
 }
 
+/// As [`check_answers`], of a storage whose container runs: its server may be about to answer, and is waited for.
+///
+/// # Errors
+/// Nothing answers within ten seconds or some more.
+pub(super) fn wait_until_answers(config: &StorageConfig, cancel: &Cancel) -> Result<()> {
+    let deadline = Instant::now().after(Duration::from_secs(10));
+    loop {
+        match check_answers(config, cancel) {
+            Err(error) if error.is_disconnected() && Instant::now() < deadline => {
+                cancel.check()?;
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 /// Writes something and removes it.
 fn write(config: &StorageConfig, cancel: &Cancel) -> Result<()> {
     match config.engine.kind().unwrap_or(StorageKind::Object) {

@@ -103,10 +103,14 @@ pub(super) fn located(engine: &Engine, config: &StorageConfig, cancel: &Cancel) 
             ready::check_answers(config, cancel).map_err(|error| error.context(gone))?;
             Ok(config.clone())
         }
-        (found, None) => {
-            let config = found.map_or_else(|| config.clone(), |found| config.at(&found));
-            ready::check_answers(&config, cancel)?;
+        (Some(found), None) => {
+            let config = config.at(&found);
+            ready::wait_until_answers(&config, cancel)?;
             Ok(config)
+        }
+        (None, None) => {
+            ready::check_answers(config, cancel)?;
+            Ok(config.clone())
         }
     }
 }
