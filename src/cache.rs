@@ -6,6 +6,9 @@
 //! platform's resources. Keys that are not ours are kept as they are. A change reads, modifies and writes under a lock
 //! between processes; a reader needs none, since files are replaced as a whole.
 
+#[cfg(test)]
+mod tests;
+
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -59,6 +62,23 @@ pub struct PackageRecord {
     pub date: Dates,
 }
 
+/// What is known of the image that a code package was baked into.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ContainerRecord {
+    /// Bytes of all its layers.
+    pub size: u64,
+    /// Hash of the package in it.
+    pub hash: String,
+    /// When it was recorded.
+    pub date: Dates,
+    /// Its name in a registry; `None`: it is in none.
+    #[serde(rename = "image-uri", default)]
+    pub image_uri: Option<String>,
+    /// Its id, `sha256:…`.
+    #[serde(rename = "image-id")]
+    pub image_id: String,
+}
+
 /// When a record was made and last changed, by the wall clock.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Dates {
@@ -66,6 +86,14 @@ pub struct Dates {
     pub created: String,
     /// RFC 3339, in UTC.
     pub modified: String,
+}
+
+impl Dates {
+    /// Those of a record that is made now.
+    pub fn now() -> Dates {
+        let now = clock::timestamp();
+        Dates { created: now.clone(), modified: now }
+    }
 }
 
 impl Cache {
@@ -129,6 +157,33 @@ impl Cache {
         })
     }
 
+    /// What is known of the image that a code package was baked into; `None` if nothing is.
+    ///
+    /// # Errors
+    /// The record is there but cannot be read.
+    pub fn container(&self, key: &PackageKey<'_>) -> Result<Option<ContainerRecord>> {
+        let record = self.read(key.benchmark)?;
+        let found = key.container_path().iter().try_fold(&record, |value, part| value.get(part));
+        Ok(found.and_then(|value| ContainerRecord::deserialize(value).ok()))
+    }
+
+    /// Records the image that a code package was baked into, unless that is known; its date of creation stays that of
+    /// the first.
+    ///
+    /// # Errors
+    /// The record cannot be read or written.
+    pub fn put_container(&self, key: &PackageKey<'_>, container: ContainerRecord) -> Result<()> {
+        let known = self.container(key)?;
+        let created = known.as_ref().map(|known| known.date.created.clone());
+        if known.is_some_and(|known| ContainerRecord { date: container.date.clone(), ..known } == container) {
+            return Ok(());
+        }
+        let created = created.unwrap_or_else(|| container.date.created.clone());
+        let date = Dates { created, ..container.date };
+        let record = to_value(&ContainerRecord { date, ..container });
+        self.change(key.benchmark, |place| *entry(place, &key.container_path()) = record)
+    }
+
     /// A function that was kept, as it was recorded.
     ///
     /// # Errors
@@ -157,6 +212,46 @@ impl Cache {
         let path = key.path();
         self.change(key.benchmark, |record| {
             if let Value::Object(functions) = entry(record, &path[..path.len() - 1]) {
+                functions.remove(key.name);
+            }
+        })
+    }
+
+    /// All functions that are recorded of a platform.
+    ///
+    /// # Errors
+    /// A record is there but cannot be read.
+    pub fn functions(&self, platform: &str) -> Result<Vec<RecordedFunction>> {
+        let mut found = Vec::new();
+        for benchmark in self.benchmarks()? {
+            let record = self.read(&benchmark)?;
+            let languages = record.get(platform).and_then(Value::as_object).into_iter().flatten();
+            for (language, known) in languages {
+                let functions = known.get("functions").and_then(Value::as_object).into_iter().flatten();
+                found.extend(functions.map(|(name, record)| RecordedFunction {
+                    benchmark: benchmark.clone(),
+                    language: language.clone(),
+                    name: name.clone(),
+                    record: record.clone(),
+                }));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Forgets a function, unless what is recorded of it is not `record` any more.
+    ///
+    /// # Errors
+    /// The record cannot be read or written.
+    pub fn forget_function(&self, key: &FunctionKey<'_>, record: &Value) -> Result<()> {
+        if self.function(key)?.as_ref() != Some(record) {
+            return Ok(());
+        }
+        let path = key.path();
+        self.change(key.benchmark, |known| {
+            if let Value::Object(functions) = entry(known, &path[..path.len() - 1])
+                && functions.get(key.name) == Some(record)
+            {
                 functions.remove(key.name);
             }
         })
@@ -275,6 +370,19 @@ pub struct FunctionKey<'a> {
     pub name: &'a str,
 }
 
+/// A function that was kept, as it was recorded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordedFunction {
+    /// Name of the benchmark.
+    pub benchmark: String,
+    /// Name of the language.
+    pub language: String,
+    /// Name of the function.
+    pub name: String,
+    /// What is recorded of it.
+    pub record: Value,
+}
+
 /// Which storage's data of a benchmark.
 #[derive(Clone, Copy, Debug)]
 pub struct StorageKey<'a> {
@@ -301,6 +409,10 @@ impl<'a> FunctionKey<'a> {
 impl<'a> PackageKey<'a> {
     fn path(&self) -> [&'a str; 6] {
         [self.platform, self.language, "code_package", self.variant, self.version, self.architecture]
+    }
+
+    fn container_path(&self) -> [&'a str; 6] {
+        [self.platform, self.language, "containers", self.variant, self.version, self.architecture]
     }
 }
 
@@ -331,126 +443,4 @@ fn to_value(record: &impl Serialize) -> Value {
 
 fn advise(error: Error) -> Error {
     error.context("the cache is damaged (remove the file it names and run again)")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::files::TempFolder;
-
-    const PACKAGE: PackageKey<'_> = PackageKey {
-        benchmark: "110.dynamic-html",
-        platform: "local",
-        language: "python",
-        variant: "default",
-        version: "3.11",
-        architecture: "x64",
-    };
-    const FUNCTION: FunctionKey<'_> =
-        FunctionKey { benchmark: "110.dynamic-html", platform: "local", language: "python", name: "f" };
-
-    #[test]
-    fn records_are_found_again_in_sebs_shape_beside_keys_of_others() {
-        let folder = TempFolder::create().unwrap();
-        let cache = Cache::open(folder.path(), &Cancel::new()).unwrap();
-        assert_eq!(cache.package(&PACKAGE).unwrap(), None);
-        let path = cache.record_file(PACKAGE.benchmark);
-        files::write(&path, br#"{"aws": {"kept": 1}}"#, Access::Everyone).unwrap();
-        let location = cache.package_folder(&PACKAGE).join("code");
-        cache.put_package(&PACKAGE, &location, 7, "abc").unwrap();
-        cache.put_function(&FUNCTION, serde_json::json!({"name": "f"})).unwrap();
-        let record: Value = files::read_json(&path).unwrap();
-        assert_eq!(record["aws"]["kept"], 1);
-        let package = &record["local"]["python"]["code_package"]["default"]["3.11"]["x64"];
-        assert_eq!(package["size"], 7);
-        assert_eq!(package["location"], "110.dynamic-html/local/python/code_package/default/3.11/x64/code");
-        assert_eq!(record["local"]["python"]["containers"], serde_json::json!({}));
-        assert_eq!(cache.package(&PACKAGE).unwrap().unwrap().hash, "abc");
-        let created = cache.package(&PACKAGE).unwrap().unwrap().date.created;
-        cache.put_package(&PACKAGE, &location, 8, "def").unwrap();
-        assert_eq!(cache.package(&PACKAGE).unwrap().unwrap().date.created, created);
-        assert!(cache.function(&FUNCTION).unwrap().is_some());
-        cache.remove_function(&FUNCTION).unwrap();
-        cache.remove_function(&FUNCTION).unwrap();
-        assert_eq!(cache.function(&FUNCTION).unwrap(), None);
-    }
-
-    #[test]
-    fn a_resource_is_made_once_beside_keys_of_others() {
-        let folder = TempFolder::create().unwrap();
-        let cache = Cache::open(folder.path(), &Cancel::new()).unwrap();
-        let path = cache.root().join("local.json");
-        files::write(&path, br#"{"resources": {"id": "", "ports": [1]}, "x": 2}"#, Access::Everyone).unwrap();
-        assert_eq!(cache.resource("local", "id", || "first".to_string()).unwrap(), "first");
-        assert_eq!(cache.resource("local", "id", || "second".to_string()).unwrap(), "first");
-        let record: Value = files::read_json(&path).unwrap();
-        assert_eq!(record, serde_json::json!({"resources": {"id": "first", "ports": [1]}, "x": 2}));
-        let ids = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..8)
-                .map(|id| {
-                    scope.spawn({
-                        let cache = &cache;
-                        move || cache.resource("other", "id", || id.to_string()).unwrap()
-                    })
-                })
-                .collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap())
-                .collect::<std::collections::BTreeSet<_>>()
-        });
-        assert_eq!(ids.len(), 1);
-    }
-
-    #[test]
-    fn storage_and_resources_change_beside_keys_of_others() {
-        let folder = TempFolder::create().unwrap();
-        let cache = Cache::open(folder.path(), &Cancel::new()).unwrap();
-        let key = StorageKey { benchmark: "x", deployment: "minio", part: "storage" };
-        assert_eq!(cache.storage(&key).unwrap(), None);
-        cache.put_function(&FunctionKey { benchmark: "x", ..FUNCTION }, Value::Bool(true)).unwrap();
-        cache.change_storage(&key, |value| *value = serde_json::json!({"a": 1})).unwrap();
-        cache.change_storage(&key, |value| value["b"] = Value::from(2)).unwrap();
-        assert_eq!(cache.storage(&key).unwrap().unwrap(), serde_json::json!({"a": 1, "b": 2}));
-        assert!(cache.function(&FunctionKey { benchmark: "x", ..FUNCTION }).unwrap().is_some());
-        assert_eq!(cache.benchmarks().unwrap(), ["x"]);
-        assert!(cache.resources("local").unwrap().is_empty());
-        files::write(&cache.root().join("local.json"), br#"{"y": 1}"#, Access::Everyone).unwrap();
-        cache.change_resources("local", |map| _ = map.insert("ports".into(), Value::from(3))).unwrap();
-        let record: Value = files::read_json(&cache.root().join("local.json")).unwrap();
-        assert_eq!(record, serde_json::json!({"resources": {"ports": 3}, "y": 1}));
-    }
-
-    #[test]
-    fn a_damaged_record_is_named_and_not_overwritten() {
-        let folder = TempFolder::create().unwrap();
-        let cache = Cache::open(folder.path(), &Cancel::new()).unwrap();
-        let path = cache.record_file("x");
-        files::write(&path, b"{\"local\": ", Access::Everyone).unwrap();
-        let key = FunctionKey { benchmark: "x", ..FUNCTION };
-        let error = cache.put_function(&key, Value::Null).unwrap_err().to_string();
-        assert!(error.contains("config.json") && error.contains("line 1"), "{error}");
-        assert_eq!(files::read_text(&path).unwrap(), "{\"local\": ");
-    }
-
-    #[test]
-    fn processes_that_write_at_once_lose_nothing() {
-        let folder = TempFolder::create().unwrap();
-        let root = folder.path();
-        std::thread::scope(|scope| {
-            for writer in 0..8 {
-                scope.spawn(move || {
-                    let cache = Cache::open(root, &Cancel::new()).unwrap();
-                    for turn in 0..10 {
-                        let name = format!("{writer}-{turn}");
-                        cache
-                            .put_function(&FunctionKey { name: &name, ..FUNCTION }, Value::Bool(true))
-                            .unwrap();
-                    }
-                });
-            }
-        });
-        let record: Value = files::read_json(&root.join("110.dynamic-html/config.json")).unwrap();
-        assert_eq!(record["local"]["python"]["functions"].as_object().unwrap().len(), 80);
-    }
 }

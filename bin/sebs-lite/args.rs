@@ -1,21 +1,25 @@
 //! What can be typed: the words of the command line, and how they are brought into one form before they are read.
 
 mod benchmark;
+mod docker;
 mod doctor;
 mod local;
 mod measure;
 mod profile;
+mod resources;
 mod storage;
 
 use std::path::PathBuf;
 
 use argh::{EarlyExit, FromArgs};
 
-pub(crate) use benchmark::{Benchmark, BenchmarkCommand, Invoke, List, Package};
+pub(crate) use benchmark::{Benchmark, BenchmarkCommand, Invoke, List, Package, Regression};
+pub(crate) use docker::{BuildImage, Docker, DockerCommand, PullImage, PushImage};
 pub(crate) use doctor::Doctor;
 pub(crate) use local::{Local, LocalCommand, Start, Status, Stop};
 pub(crate) use measure::Measure;
 pub(crate) use profile::Profile;
+pub(crate) use resources::{Cleanup, ListResources, Resources, ResourcesCommand};
 pub(crate) use storage::{StartStorage, StatusOfStorage, StopStorage, Storage, StorageCommand};
 
 /// Runs serverless benchmark functions in Docker containers on this machine, and measures them.
@@ -52,6 +56,8 @@ pub(crate) enum Command {
     Benchmark(Benchmark),
     Local(Local),
     Storage(Storage),
+    Resources(Resources),
+    Docker(Docker),
     Measure(Measure),
     Profile(Profile),
     Doctor(Doctor),
@@ -81,7 +87,7 @@ impl Common {
 }
 
 /// The switches of all commands.
-const SWITCHES: [&str; 20] = [
+const SWITCHES: [&str; 28] = [
     "version",
     "help",
     "verbose",
@@ -89,16 +95,24 @@ const SWITCHES: [&str; 20] = [
     "json",
     "preserve-out",
     "update-code",
+    "all-versions",
     "update-storage",
     "validate",
     "keep",
     "keep-alive",
     "keep-storage",
     "privileged",
+    "cold",
     "remove-containers",
     "remove-volume",
     "realtime",
     "detach",
+    "dry-run",
+    "orphans",
+    "functions",
+    "packages",
+    "images",
+    "storage",
     "csv",
     "svg",
     "probe",
@@ -262,6 +276,8 @@ mod tests {
             "storage stop all",
             "storage stop all f --remove-volume=perhaps",
             "benchmark list --cache",
+            "resources",
+            "resources cleanup --older-than",
         ] {
             assert!(parse(&words(wrong)).unwrap_err().status.is_err(), "{wrong}");
         }

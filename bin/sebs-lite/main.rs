@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use sebs_lite::Result;
 
-use args::{BenchmarkCommand, Command, LocalCommand, StorageCommand};
+use args::{BenchmarkCommand, Command, DockerCommand, LocalCommand, ResourcesCommand, StorageCommand};
 use commands::Context;
 use exit::Exit;
 use progress::ProgressLine;
@@ -50,6 +50,7 @@ fn run(context: &Context, command: &Command) -> Result<Exit> {
             BenchmarkCommand::List(list) => commands::benchmark::list(context, list),
             BenchmarkCommand::Package(package) => commands::benchmark::package(context, package),
             BenchmarkCommand::Invoke(invoke) => commands::benchmark::invoke(context, invoke),
+            BenchmarkCommand::Regression(regression) => commands::regression::regression(context, regression),
         },
         Command::Local(local) => match &local.command {
             LocalCommand::Start(start) => commands::local::start(context, start),
@@ -60,6 +61,15 @@ fn run(context: &Context, command: &Command) -> Result<Exit> {
             StorageCommand::Start(start) => commands::storage::start(context, start),
             StorageCommand::Stop(stop) => commands::storage::stop(context, stop),
             StorageCommand::Status(status) => commands::storage::status(context, status),
+        },
+        Command::Resources(resources) => match &resources.command {
+            ResourcesCommand::List(list) => commands::cleanup::list(context, list),
+            ResourcesCommand::Cleanup(cleanup) => commands::cleanup::cleanup(context, cleanup),
+        },
+        Command::Docker(docker) => match &docker.command {
+            DockerCommand::Build(build) => commands::docker::build(context, build),
+            DockerCommand::Push(push) => commands::docker::push(context, push),
+            DockerCommand::Pull(pull) => commands::docker::pull(context, pull),
         },
         Command::Measure(measure) => commands::measure::measure(context, measure),
         Command::Profile(profile) => commands::profile::profile(context, profile),
@@ -74,11 +84,19 @@ fn end_early(early: &argh::EarlyExit, arguments: &[String]) -> ExitCode {
     // The help of the command that was meant, as far as it was typed right.
     let typed: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let command = match typed.as_slice() {
-        ["benchmark", below @ ("list" | "package" | "invoke"), ..] => format!("benchmark {below} "),
+        ["benchmark", below @ ("list" | "package" | "invoke" | "regression"), ..] => {
+            format!("benchmark {below} ")
+        }
         [group @ ("local" | "storage"), below @ ("start" | "stop" | "status"), ..] => {
             format!("{group} {below} ")
         }
-        [group @ ("benchmark" | "local" | "storage" | "measure" | "profile" | "doctor"), ..] => {
+        ["resources", below @ ("list" | "cleanup"), ..] => format!("resources {below} "),
+        ["docker", below @ ("build" | "push" | "pull"), ..] => format!("docker {below} "),
+        [
+            group @ ("benchmark" | "local" | "storage" | "resources" | "docker" | "measure" | "profile"
+            | "doctor"),
+            ..,
+        ] => {
             format!("{group} ")
         }
         _ => String::new(),

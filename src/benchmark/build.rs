@@ -218,6 +218,7 @@ impl BuildRequest<'_> {
             uses_storage: uses("storage"),
             uses_nosql: uses("nosql"),
             image_id: self.image.id.clone(),
+            container: None,
             in_use: Some(in_use),
         }
     }
@@ -230,7 +231,7 @@ enum Rebuilt {
 }
 
 /// `<location>.lock`, beside the package: held shared by whoever uses it; its content is the package's hash.
-fn lock_of(location: &Path) -> PathBuf {
+pub(super) fn lock_of(location: &Path) -> PathBuf {
     let mut name = location.as_os_str().to_owned();
     name.push(".lock");
     name.into()

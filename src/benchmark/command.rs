@@ -66,7 +66,9 @@ pub(super) fn run(mut command: Command, cancel: &Cancel, mut on_line: impl FnMut
     let child = command.stdin(Stdio::null()).stdout(writer).stderr(second).process_group(0).spawn();
     // The command holds the pipe's ends to write to, and the output would never end while it is there.
     drop(command);
-    let mut group = Group(child.context(about)?);
+    let child = child.context(about);
+    let mut group =
+        Group(child.map_err(|error| if error.is_not_found() { error.unavailable() } else { error })?);
     let (sender, lines) = mpsc::channel();
     // Ends with the pipe; after `LATE_OUTPUT` nobody waits for it any more.
     let started = std::thread::Builder::new().name("output".to_string()).spawn(move || {

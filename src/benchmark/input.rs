@@ -294,7 +294,8 @@ impl InputProcess {
                      there, or name a Python that has it with `--input-python`",
                     self.worker.interpreter
                 ),
-            );
+            )
+            .unavailable();
         }
         let hint = if what.contains("generate_input") { self.data_hint.as_str() } else { "" };
         Error::new(format!("failed to {what} `{script}`:{}{hint}", last_lines(lines)))

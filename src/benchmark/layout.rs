@@ -14,6 +14,9 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::faas::{Architecture, Language, Runtime};
 use crate::files;
 
+/// How a script ends that finds something missing on this machine (`EX_UNAVAILABLE` of sysexits.h).
+const UNAVAILABLE: &str = "exit status: 69";
+
 /// Folders below each other; more means a link that leads back up.
 const MAX_DEPTH: usize = 40;
 /// Languages that SeBS knows; folders of these names hold code that is not the chosen language's.
@@ -164,9 +167,10 @@ impl Plan<'_> {
             .args([if self.verbose { "true" } else { "false" }, self.architecture.name()])
             .current_dir(script.parent().unwrap_or(build));
         let verbose = self.verbose;
-        command::run(bash, cancel, |line| log_line(verbose, "init.sh", line))?
-            .check(&format!("`{}`", script.display()))?;
-        Ok(())
+        let ended = command::run(bash, cancel, |line| log_line(verbose, "init.sh", line))?;
+        let lacks_something = ended.status == UNAVAILABLE;
+        let checked = ended.check(&format!("`{}`", script.display())).map(drop);
+        checked.map_err(|error| if lacks_something { error.unavailable() } else { error })
     }
 
     /// Is the file, given below the language's folder, in the folder of any variant?

@@ -11,6 +11,7 @@ mod hash;
 mod input;
 mod installer;
 mod layout;
+mod stored;
 mod worker;
 mod wrappers;
 
@@ -23,6 +24,8 @@ pub use find::{Listing, Search, Source};
 pub use input::{
     InputCallbacks, InputProcess, InputPython, InputRequest, NoStorage, NosqlItem, TableKeys, Verdict,
 };
+
+pub(crate) use stored::{StoredPackage, is_package_held};
 
 use crate::error::{Error, Result};
 use crate::faas::Language;

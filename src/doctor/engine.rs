@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Area, Finding};
 use crate::docker::{Engine, Info};
 use crate::error::Result;
-use crate::faas::Language;
+use crate::faas::{Language, PACKAGE_LABEL};
 use crate::host;
 use crate::runtime;
 
@@ -182,7 +182,9 @@ impl Reached {
     fn read(engine: &Engine) -> Result<Reached> {
         let info: Info = engine.info()?;
         let images = engine.list_images(&[runtime::SERVER_LABEL])?;
-        let mut images: Vec<String> = images.into_iter().flat_map(|image| image.repo_tags).collect();
+        // A function's image has the function server too, and is no runtime image for others.
+        let runtimes = images.into_iter().filter(|image| !image.labels.contains_key(PACKAGE_LABEL));
+        let mut images: Vec<String> = runtimes.flat_map(|image| image.repo_tags).collect();
         images.sort();
         Ok(Reached {
             socket: engine.socket().to_path_buf(),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Context, Error, Result};
-use crate::faas::{Architecture, FunctionConfig, Runtime};
+use crate::faas::{Architecture, FunctionConfig, FunctionImage, Runtime};
 use crate::files;
 use crate::storage::StorageFile;
 
@@ -145,6 +145,9 @@ pub struct FunctionSettings {
     pub limits: FunctionConfig,
     /// SHA-256 of the code package.
     pub code_package_hash: String,
+    /// The image that the package was baked into; `None`: it was mounted.
+    #[serde(default)]
+    pub container: Option<FunctionImage>,
     /// Names of the environment variables it was given; their values may be secrets.
     pub environment_names: Vec<String>,
     /// Did its containers have all capabilities?
@@ -153,6 +156,19 @@ pub struct FunctionSettings {
     pub keep_alive: bool,
     /// How many invocations came before those recorded.
     pub warmup: u32,
+    /// How many invocations were under way at a time.
+    #[serde(default = "one")]
+    pub concurrency: u32,
+    /// The most instances that it had at a time; absent: as many as invocations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_instances: Option<u32>,
+    /// Was each invocation to be a cold start?
+    #[serde(default)]
+    pub cold: bool,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// How an experiment was run.

@@ -1,6 +1,6 @@
 //! What a platform's resources are called, and which of them there are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -13,6 +13,7 @@ use crate::files;
 
 const ID: &str = "resources_id";
 const BUCKETS: &str = "storage_buckets";
+const PORTS: &str = "allocated_ports";
 
 /// What a bucket is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -69,11 +70,14 @@ pub struct Resources {
     #[serde(skip)]
     pub platform: String,
     /// What sets their names apart from those of others: `local-0123abcd`; `None`: none was chosen yet.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources_id: Option<String>,
     /// The bucket of each type that is known to be there.
     #[serde(default)]
     pub storage_buckets: BTreeMap<StorageBucketType, String>,
+    /// The ports of 127.0.0.1 that functions which outlive their command are published at.
+    #[serde(default)]
+    pub allocated_ports: BTreeSet<u16>,
 }
 
 impl Resources {
@@ -87,7 +91,20 @@ impl Resources {
         let cached_id = text(record.get(ID));
         let resources_id = configured_id.map(str::to_string).or_else(|| cached_id.clone());
         let storage_buckets = if cached_id == resources_id { buckets(&record) } else { BTreeMap::new() };
-        Ok(Resources { platform: platform.to_string(), resources_id, storage_buckets })
+        let allocated_ports = ports(record.get(PORTS));
+        Ok(Resources { platform: platform.to_string(), resources_id, storage_buckets, allocated_ports })
+    }
+
+    /// The resources that a configuration describes: its id, else the cache's; the cache's ports, else its own.
+    ///
+    /// # Errors
+    /// The cache cannot be read.
+    pub fn deserialize(platform: &str, configured: &Value, cache: &Cache) -> Result<Resources> {
+        let mut resources = Resources::load(platform, text(configured.get(ID)).as_deref(), cache)?;
+        if resources.allocated_ports.is_empty() {
+            resources.allocated_ports = ports(configured.get(PORTS));
+        }
+        Ok(resources)
     }
 
     /// Chooses an id where there is none yet: the one that the cache has meanwhile, else the first of `found` that
@@ -148,7 +165,26 @@ impl Resources {
         self.storage_buckets.insert(kind, bucket.to_string());
     }
 
-    /// What the cache holds of them: `{"resources_id": …, "storage_buckets": {"<type>": "<name>"}}`.
+    /// Notes a port, here and in the cache; `false`: it was noted there already, perhaps by another process.
+    ///
+    /// # Errors
+    /// The cache cannot be read or written.
+    pub fn allocate_port(&mut self, cache: &Cache, port: u16) -> Result<bool> {
+        let is_free = self.change_ports(cache, |known| known.insert(port))?;
+        self.allocated_ports.insert(port);
+        Ok(is_free)
+    }
+
+    /// Forgets a port, here and in the cache; one that is not known is fine.
+    ///
+    /// # Errors
+    /// The cache cannot be read or written.
+    pub fn release_port(&mut self, cache: &Cache, port: u16) -> Result<()> {
+        self.allocated_ports.remove(&port);
+        self.change_ports(cache, |known| known.remove(&port)).map(drop)
+    }
+
+    /// What the cache holds of them: `{"resources_id": …, "storage_buckets": {"<type>": "<name>"}, "allocated_ports": […]}`.
     pub fn serialize(&self) -> Value {
         json!(self)
     }
@@ -172,6 +208,16 @@ impl Resources {
         self.change_record(cache, |known| known.retain(|_, name| !deleted.contains(name)))
     }
 
+    fn change_ports(&self, cache: &Cache, change: impl FnOnce(&mut BTreeSet<u16>) -> bool) -> Result<bool> {
+        let mut has_changed = false;
+        cache.change_resources(&self.platform, |record| {
+            let mut known = ports(record.get(PORTS));
+            has_changed = change(&mut known);
+            record.insert(PORTS.to_string(), json!(known));
+        })?;
+        Ok(has_changed)
+    }
+
     fn change_record(
         &self,
         cache: &Cache,
@@ -193,6 +239,12 @@ impl Resources {
 /// A text that says something.
 fn text(value: Option<&Value>) -> Option<String> {
     value?.as_str().filter(|text| !text.is_empty()).map(str::to_string)
+}
+
+/// The ports in a record; what is none is passed over.
+fn ports(value: Option<&Value>) -> BTreeSet<u16> {
+    let all = value.and_then(Value::as_array).into_iter().flatten();
+    all.filter_map(|port| u16::try_from(port.as_u64()?).ok()).collect()
 }
 
 /// The buckets in a record; of types that are not known here nothing is said.
@@ -268,6 +320,24 @@ mod tests {
         resources.cleanup_deleted_buckets(&cache, &["b".to_string()]).unwrap();
         assert_eq!(resources.get_buckets(), ["sebs-experiments-local-1"]);
         assert_eq!(load(None, &cache), resources);
+    }
+
+    #[test]
+    fn ports_are_the_caches_else_the_configured_ones_and_each_is_had_once() {
+        let folder = TempFolder::create().unwrap();
+        let cache = cache(&folder);
+        let configured = json!({"resources_id": "mine", "allocated_ports": [9001, "x", 70000]});
+        let deserialize = || Resources::deserialize("local", &configured, &cache).unwrap();
+        let mut one = deserialize();
+        assert_eq!((one.id().unwrap(), &one.allocated_ports), ("mine", &BTreeSet::from([9001])));
+        let mut other = deserialize();
+        assert!(one.allocate_port(&cache, 9002).unwrap());
+        assert!(!other.allocate_port(&cache, 9002).unwrap());
+        assert_eq!(deserialize().allocated_ports, BTreeSet::from([9002]));
+        assert_eq!(deserialize().serialize()["allocated_ports"], json!([9002]));
+        other.release_port(&cache, 9002).unwrap();
+        other.release_port(&cache, 9002).unwrap();
+        assert_eq!(load(None, &cache).allocated_ports, BTreeSet::new());
     }
 
     #[test]

@@ -51,14 +51,14 @@ pub struct ExecutionTimes {
     pub http_first_byte_return: Option<f64>,
 }
 
-/// What the platform says of its times.
+/// What the platform says of its times, which it is asked for after the invocations.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ProviderTimes {
-    /// µs.
+    /// µs of a cold start before its handler: the instance's start, as far as it is known, and the import.
     #[serde(with = "zero_is_absent")]
     pub initialization: Option<u64>,
-    /// µs.
+    /// µs in the handler.
     #[serde(with = "zero_is_absent")]
     pub execution: Option<u64>,
 }
@@ -103,6 +103,37 @@ pub struct Invocation {
     /// The instance that served it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance_id: Option<String>,
+    /// Who answered, as the function server says; not written, since it is to be `instance_id`.
+    #[serde(skip)]
+    pub container_id: Option<String>,
+    /// µs until it had that instance to itself: it waited for others, or for the start of the instance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance_wait_us: Option<u64>,
+    /// First part of its cold start, in µs: the platform created the instance. This and the next four are of an
+    /// instance's first invocation alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub create_us: Option<u64>,
+    /// Second part: the platform started the instance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_us: Option<u64>,
+    /// Third part: from then on to the first answer of the function server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready_us: Option<u64>,
+    /// Fourth part: the import of the function's code, as in `times.initialization`. `handler_us` is the fifth and last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_us: Option<u64>,
+    /// The platform's count of enforced cold starts when its instance was started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cold_start_counter: Option<u64>,
+    /// µs of processor time that all processes of its instance used meanwhile, by the kernel's count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance_cpu_us: Option<u64>,
+    /// µs that its instance was not let run meanwhile, because of its CPU limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub throttled_us: Option<u64>,
+    /// How many of the scheduler's periods that was in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub throttled_periods: Option<u64>,
     /// Was the connection one that an earlier invocation had left open?
     pub reused_connection: bool,
     /// `times.client_begin` by the monotonic clock, which recordings of memory count by too.
@@ -212,6 +243,7 @@ impl ExecutionResult {
         self.times.initialization = parsed.init_us.filter(|us| *us > 0);
         self.invocation.handler_us = parsed.handler_us;
         self.invocation.cpu_us = parsed.cpu_us;
+        self.invocation.container_id = parsed.container_id;
         self.output = raw;
         Ok(())
     }
@@ -256,6 +288,16 @@ impl ExecutionResult {
         };
     }
 
+    /// Marks the invocation as failed if its server says that it was no cold start.
+    pub fn demand_cold_start(&mut self) {
+        if !self.stats.failure && !self.stats.cold_start {
+            self.fail(
+                "it was to be a cold start, and the function server says that it was warm (the servers of SeBS's own \
+                 images say so of each)",
+            );
+        }
+    }
+
     /// Marks the invocation as failed, and why.
     pub fn fail(&mut self, reason: impl Into<String>) {
         self.stats.failure = true;
@@ -275,6 +317,7 @@ struct Reply<'a> {
     init_us: Option<u64>,
     handler_us: Option<u64>,
     cpu_us: Option<u64>,
+    container_id: Option<String>,
 }
 
 /// The JSON that some of SeBS's servers put under `body`, as an object or as text.

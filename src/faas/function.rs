@@ -1,6 +1,9 @@
 //! A deployed benchmark: its configuration, its instances and its triggers.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::{Error, Result};
 
 use super::language::{Architecture, Runtime};
 use super::package::CodePackage;
@@ -24,6 +27,9 @@ pub struct FunctionConfig {
     /// CPU limit in CPUs; `None`: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpus: Option<f64>,
+    /// CPUs it may run on, as the kernel lists them: `0-1,3`; `None`: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpuset: Option<String>,
     /// The most processes and threads.
     #[serde(default = "default_pids_limit")]
     pub pids_limit: u64,
@@ -46,6 +52,7 @@ impl FunctionConfig {
             runtime: package.runtime.clone(),
             architecture: package.architecture,
             cpus: package.cpus,
+            cpuset: None,
             pids_limit: DEFAULT_PIDS_LIMIT,
         }
     }
@@ -60,6 +67,9 @@ pub struct Instance {
     pub url: String,
     /// The port in `url`.
     pub port: u16,
+    /// The platform's count of enforced cold starts when it was started; absent where nobody counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cold_start_counter: Option<u64>,
 }
 
 /// A deployed benchmark.
@@ -86,6 +96,26 @@ impl Function {
     pub fn triggers(&self, kind: TriggerType) -> Vec<&Trigger> {
         self.triggers.iter().filter(|trigger| trigger.kind == kind).collect()
     }
+
+    /// All triggers.
+    pub fn triggers_all(&self) -> &[Trigger] {
+        &self.triggers
+    }
+
+    /// Adds a way to invoke it; one that it has already is not added again.
+    pub fn add_trigger(&mut self, trigger: Trigger) {
+        if !self.triggers.contains(&trigger) {
+            self.triggers.push(trigger);
+        }
+    }
+
+    /// The function that a record in the cache describes.
+    ///
+    /// # Errors
+    /// The record is not understood.
+    pub(crate) fn deserialize_record(record: Value) -> Result<Function> {
+        serde_json::from_value(record).map_err(|error| Error::new(error.to_string()))
+    }
 }
 
 /// The JSON of a function: SeBS describes one instance beside the function's own keys, so those describe the first.
@@ -108,7 +138,7 @@ struct FunctionRecord {
 }
 
 impl Serialize for Function {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let first = self.instances.first();
         FunctionRecord {
             name: self.name.clone(),
@@ -126,11 +156,15 @@ impl Serialize for Function {
 }
 
 impl<'de> Deserialize<'de> for Function {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Function, D::Error> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Function, D::Error> {
         let mut record = FunctionRecord::deserialize(deserializer)?;
         if record.instances.is_empty() && !record.instance_id.is_empty() {
-            record.instances =
-                vec![Instance { instance_id: record.instance_id, url: record.url, port: record.port }];
+            record.instances = vec![Instance {
+                instance_id: record.instance_id,
+                url: record.url,
+                port: record.port,
+                cold_start_counter: None,
+            }];
         }
         Ok(Function {
             name: record.name,
@@ -161,6 +195,9 @@ mod tests {
         assert_eq!(function.config.runtime.variant, "default");
         assert_eq!(function.triggers(TriggerType::Http).len(), 1);
         assert!(function.triggers(TriggerType::Storage).is_empty());
+        let mut function = function;
+        function.add_trigger(function.triggers[0].clone());
+        assert_eq!(function.triggers_all().len(), 1);
         let written = serde_json::to_value(&function).unwrap();
         assert_eq!(written["instance_id"], "0123");
         assert_eq!(written["config"]["runtime"]["language-variant"], "default");

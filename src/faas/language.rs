@@ -37,6 +37,13 @@ impl Language {
         }
     }
 
+    /// Is that a version of those that functions can be run on, or a newer one?
+    pub fn is_recent_enough(self, version: &str) -> bool {
+        let numbers =
+            |text: &str| -> Vec<u32> { text.split('.').map(|part| part.parse().unwrap_or(0)).collect() };
+        self.versions().first().is_some_and(|oldest| numbers(version) >= numbers(oldest))
+    }
+
     /// The file that holds the handler, in the language's folder of a benchmark.
     pub fn handler_file(self) -> &'static str {
         match self {
@@ -79,6 +86,20 @@ impl Architecture {
             Architecture::X64 => "x64",
             Architecture::Arm64 => "arm64",
         }
+    }
+
+    /// As registries and engines name it.
+    pub fn platform(self) -> &'static str {
+        match self {
+            Architecture::X64 => "linux/amd64",
+            Architecture::Arm64 => "linux/arm64",
+        }
+    }
+
+    /// The same where it is not this machine's own, else empty: older engines take the word only with experiments
+    /// allowed.
+    pub(crate) fn foreign_platform(self) -> &'static str {
+        if Architecture::of_host() == Some(self) { "" } else { self.platform() }
     }
 
     /// The architecture of the machine this runs on, where it is one that functions can have.

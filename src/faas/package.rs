@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::container::FunctionImage;
 use super::language::{Architecture, Runtime};
 use crate::files::Lock;
 
@@ -35,7 +36,26 @@ pub struct CodePackage {
     pub uses_nosql: bool,
     /// Id of the runtime image that it was built with and runs on.
     pub image_id: String,
+    /// The image that it is baked into; `None`: it is mounted into containers of the runtime image.
+    pub container: Option<FunctionImage>,
     /// Keeps other processes from removing the folder while this value or a clone of it lives; `None`: nothing does.
     #[expect(dead_code, reason = "held for its lock alone")]
     pub(crate) in_use: Option<Arc<Lock>>,
+}
+
+impl CodePackage {
+    /// The name of a function whose name the user does not choose: with the id of the resources that it belongs to,
+    /// where it is one of a deployment.
+    pub fn function_name(&self, resources_id: Option<&str>) -> String {
+        let (benchmark, language, version) = (&self.benchmark, self.runtime.language, &self.runtime.version);
+        match resources_id {
+            Some(id) => format!("sebs-{id}-{benchmark}-{language}-{version}"),
+            None => format!("sebd-{benchmark}-{language}-{version}"),
+        }
+    }
+
+    /// Id of the image that instances are containers of.
+    pub fn instance_image(&self) -> &str {
+        self.container.as_ref().map_or(&self.image_id, |image| &image.id)
+    }
 }

@@ -126,6 +126,23 @@ impl SystemResources {
         Ok(self.nosql.as_mut().expect("it was had above"))
     }
 
+    /// Has storage of that kind in use where one is configured and runs, or was kept by an earlier command; none is
+    /// started, and none forgotten. Says whether there is one.
+    ///
+    /// # Errors
+    /// The configured one cannot be used; the cache or the engine cannot be asked.
+    pub fn find(&mut self, kind: StorageKind) -> Result<bool> {
+        if self.in_use.of(kind).is_some() {
+            return Ok(true);
+        }
+        let found = match self.options.configured.of(kind).cloned() {
+            Some(config) if config.is_running() => Some(self.find_configured(kind, &config)?),
+            _ => self.kept(kind)?,
+        };
+        self.in_use.place(kind).clone_from(&found);
+        Ok(found.is_some())
+    }
+
     /// The object storage that is in use; `None`: none was asked for yet.
     pub fn storage_in_use(&self) -> Option<&dyn PersistentStorage> {
         self.object.as_ref().map(|storage| storage as &dyn PersistentStorage)
@@ -278,6 +295,21 @@ impl SystemResources {
         log::info!("the {kind} storage that was kept is not used any more: {why}");
         remembered.forget(&self.cache, PLATFORM, kind)?;
         Ok(None)
+    }
+
+    /// The storage that the cache remembers, if it was started as is configured, and runs and answers. None is forgotten.
+    fn kept(&self, kind: StorageKind) -> Result<Option<StorageConfig>> {
+        let Some(remembered) = Remembered::read(&self.cache, PLATFORM, kind)? else { return Ok(None) };
+        let wish = self.options.configured.of(kind);
+        match remembered.look_up(&self.engine, kind)? {
+            Ok(config) if wish.is_none_or(|wish| config.fits(wish, &self.options.folder)) => {
+                match self.reach(kind, &config) {
+                    Err(error) if error.is_cancelled() => Err(error),
+                    outcome => Ok(outcome.ok()),
+                }
+            }
+            _ => Ok(None),
+        }
     }
 
     fn start(&mut self, kind: StorageKind, config: &StorageConfig) -> Result<StorageConfig> {

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::cancel::Cancel;
@@ -37,18 +38,16 @@ const SEBS_USER: &str = "docker_user";
 pub(super) const MAX_PAYLOAD: &str = "SEBS_LITE_MAX_PAYLOAD_BYTES";
 
 /// How soon an instance is asked again whether it answers: at first, and at most. Asking faster than each 1 to 2 ms
-/// gains nothing.
+/// gains nothing; asking more slowly would add to each start's time, unless it takes long anyway.
 const POLL_FIRST: Duration = Duration::from_millis(1);
+const POLL_SOON: Duration = Duration::from_millis(2);
 const POLL_LAST: Duration = Duration::from_millis(50);
+
+/// How long an instance is asked often.
+const SOON: Duration = Duration::from_secs(2);
 
 /// How long an address may be out of reach, rather than refuse, until it is taken for unreachable from this host.
 const UNREACHABLE_AFTER: Duration = Duration::from_secs(1);
-
-/// How long the end of a container is waited for after its connection broke, before its server is asked whether it lives.
-const END_SEEN_WITHIN: Duration = Duration::from_secs(2);
-
-/// How long a container may neither end nor answer: a busy engine tells of an end seconds after the process is gone.
-const END_LIMIT: Duration = Duration::from_secs(30);
 
 /// Where an instance is invoked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,41 +80,75 @@ impl std::str::FromStr for AddressMode {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InstanceRequest<'a> {
     pub(crate) function_name: &'a str,
-    pub(crate) package: &'a Path,
+    /// The package's folder; `None`: it is in the image.
+    pub(crate) mounted: Option<&'a Path>,
     pub(crate) image_id: &'a str,
     pub(crate) config: &'a FunctionConfig,
     pub(crate) lifetime: &'a Lifetime,
-    pub(crate) address: AddressMode,
 }
 
 /// An instance that answers.
 #[derive(Debug)]
 pub(crate) struct Started {
     pub(crate) container: OwnedContainer,
+    /// What the engine said of it after its start.
+    pub(crate) inspected: ContainerInspect,
     pub(crate) address: SocketAddr,
+    pub(crate) phases: StartPhases,
 }
 
-/// Where instances are started, and how.
+/// How long the parts of an instance's start took, one after another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct StartPhases {
+    /// The engine created the container.
+    pub(crate) create: Duration,
+    /// The engine started it.
+    pub(crate) start: Duration,
+    /// Its server came up: from the end of the engine's start to the first answer.
+    pub(crate) ready: Duration,
+}
+
+/// Where instances are started, and how; several threads may start some at a time.
 #[derive(Debug)]
-pub(crate) struct Starter<'a> {
-    pub(crate) engine: &'a Engine,
-    pub(crate) owner: &'a Owner,
-    pub(crate) options: &'a LocalOptions,
-    pub(crate) cancel: &'a Cancel,
+pub(crate) struct Starter {
+    pub(crate) engine: Engine,
+    pub(crate) owner: Owner,
+    pub(crate) options: LocalOptions,
+    pub(crate) cancel: Cancel,
     /// `uid:gid` by which a container's files are the caller's.
-    pub(crate) caller: &'a str,
+    pub(crate) caller: String,
     pub(crate) has_selinux: bool,
+    /// Was an instance seen that could not be reached at its own address?
+    pub(crate) has_no_bridge: AtomicBool,
 }
 
-impl Starter<'_> {
+impl Starter {
     /// Creates and starts a container and waits until its server answers; on any error the container is gone.
     ///
     /// # Errors
-    /// `is_not_found`, with `AddressMode::Auto` and `AddressMode::Bridge`, where the container has no address there that this host reaches.
+    /// `is_not_found`, with `AddressMode::Bridge`, where the container has no address there that this host reaches.
     pub(crate) fn start(&self, request: &InstanceRequest<'_>) -> Result<Started> {
+        let mut mode = self.options.address;
+        if mode == AddressMode::Auto && self.has_no_bridge.load(Ordering::Relaxed) {
+            mode = AddressMode::Published;
+        }
+        match self.start_at(request, mode) {
+            Err(error) if error.is_not_found() && mode == AddressMode::Auto => {
+                log::info!("{error}: publishing it on 127.0.0.1 instead");
+                let started = self.start_at(request, AddressMode::Published)?;
+                self.has_no_bridge.store(true, Ordering::Relaxed);
+                Ok(started)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn start_at(&self, request: &InstanceRequest<'_>, mode: AddressMode) -> Result<Started> {
         let name = container_name(request.function_name);
-        let mut spec = self.spec(request)?;
-        let mut container = self.engine.create_owned(self.owner, request.lifetime, &name, spec.clone())?;
+        let mut spec = self.spec(request, mode)?;
+        let mut begin = Instant::now();
+        let mut container = self.engine.create_owned(&self.owner, request.lifetime, &name, spec.clone())?;
+        let mut created = Instant::now();
         let mut started = self.engine.start_container(container.id());
         if started.as_ref().is_err_and(|error| error.to_string().contains("docker-init")) {
             log::warn!(
@@ -123,17 +156,26 @@ impl Starter<'_> {
             );
             container.remove()?;
             spec.host_config.init = false;
-            container = self.engine.create_owned(self.owner, request.lifetime, &name, spec)?;
+            begin = Instant::now();
+            container = self.engine.create_owned(&self.owner, request.lifetime, &name, spec)?;
+            created = Instant::now();
             started = self.engine.start_container(container.id());
         }
+        let running = Instant::now();
         started.map_err(|error| self.explain_start(error))?;
-        let address = self.address(container.id(), request.address)?;
+        let inspected = self.inspect(container.id(), &name)?;
+        let address = self.address(&inspected, mode)?;
         log::debug!("container `{name}` started, asking {address} until it answers");
         self.wait_until_ready(container.id(), &name, address)?;
-        Ok(Started { container, address })
+        let phases = StartPhases {
+            create: created.since(begin),
+            start: running.since(created),
+            ready: Instant::now().since(running),
+        };
+        Ok(Started { container, inspected, address, phases })
     }
 
-    fn spec(&self, request: &InstanceRequest<'_>) -> Result<ContainerSpec> {
+    fn spec(&self, request: &InstanceRequest<'_>, mode: AddressMode) -> Result<ContainerSpec> {
         let image = self.engine.inspect_image(request.image_id)?;
         let is_ours = image.config.labels.get(SERVER_LABEL).is_some_and(|hash| !hash.is_empty());
         let (uid, gid) = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
@@ -149,11 +191,17 @@ impl Starter<'_> {
         }
         env.extend(self.options.variables().map(|(name, value)| format!("{name}={value}")));
         let mut host_config = HostConfig {
-            binds: vec![self.package_mount(request.package)?],
+            binds: request
+                .mounted
+                .map(|package| self.package_mount(package))
+                .transpose()?
+                .into_iter()
+                .collect(),
             memory: Bytes::from_limit_mb(request.config.memory).0,
             // Equal to the memory limit: no swap, which would hide both the peak and the kill.
             memory_swap: Bytes::from_limit_mb(request.config.memory).0,
             nano_cpus: request.config.cpus.map_or(0, |cpus| (cpus * 1e9) as u64),
+            cpuset_cpus: request.config.cpuset.clone().unwrap_or_default(),
             pids_limit: Some(request.config.pids_limit),
             network_mode: "bridge".to_string(),
             log_config: Some(LogConfig::readable()),
@@ -171,14 +219,14 @@ impl Starter<'_> {
             }
         }
         let mut exposed_ports = Vec::new();
-        if request.address == AddressMode::Published {
+        if mode == AddressMode::Published {
             let host_port = self.options.host_port.map(|port| port.to_string()).unwrap_or_default();
             let binding = PortBinding { host_ip: "127.0.0.1".to_string(), host_port };
             host_config.port_bindings.insert(PORT_KEY.to_string(), vec![binding]);
             exposed_ports.push(PORT_KEY.to_string());
         }
         // SeBS's own images start as root, and become the caller themselves.
-        let user = if is_ours { self.caller.to_string() } else { String::new() };
+        let user = if is_ours { self.caller.clone() } else { String::new() };
         Ok(ContainerSpec {
             image: request.image_id.to_string(),
             cmd: vec!["/bin/bash".to_string(), "/sebs/run_server.sh".to_string(), DEFAULT_PORT.to_string()],
@@ -214,15 +262,14 @@ impl Starter<'_> {
         }
     }
 
-    fn address(&self, id: &str, mode: AddressMode) -> Result<SocketAddr> {
-        let inspected = self.engine.inspect_container(id)?;
+    fn address(&self, inspected: &ContainerInspect, mode: AddressMode) -> Result<SocketAddr> {
         if !inspected.state.running {
-            return Err(self.died(id, &inspected));
+            return Err(self.died(&inspected.id, inspected));
         }
         let found = if mode == AddressMode::Published {
-            published_address(&inspected)
+            published_address(inspected)
         } else {
-            bridge_address(&inspected)
+            bridge_address(inspected)
         };
         found.ok_or_else(|| {
             let place =
@@ -238,16 +285,18 @@ impl Starter<'_> {
         let mut pause = POLL_FIRST;
         let mut next_look = begin.after(POLL_LAST);
         let mut unreachable_since = None;
+        let mut is_paused = false;
         loop {
-            if answers(address, self.options.start_timeout, self.cancel)? {
+            if answers(address, self.options.start_timeout, &self.cancel)? {
                 return Ok(());
             }
             let now = Instant::now();
             if now >= next_look {
-                let inspected = self.engine.inspect_container(id)?;
+                let inspected = self.inspect(id, name)?;
                 if !inspected.state.running {
                     return Err(self.died(id, &inspected));
                 }
+                is_paused = inspected.state.paused;
                 if is_unreachable(address) {
                     let since = *unreachable_since.get_or_insert(now);
                     if now.since(since) >= UNREACHABLE_AFTER {
@@ -262,13 +311,24 @@ impl Starter<'_> {
             }
             if now >= deadline {
                 let waited = self.options.start_timeout.as_secs_f64();
-                let text =
-                    format!("the function server in container `{name}` did not answer within {waited} s");
+                let because = if is_paused { ": it is paused" } else { "" };
+                let text = format!(
+                    "the function server in container `{name}` did not answer within {waited} s{because}"
+                );
                 return Err(Error::with_kind(Kind::Timeout, text + &self.log_tail(id)));
             }
             std::thread::sleep(pause);
-            pause = (pause * 2).min(POLL_LAST);
+            let most = if now.since(begin) < SOON { POLL_SOON } else { POLL_LAST };
+            pause = (pause * 2).min(most);
         }
+    }
+
+    /// As the engine does; but that it is gone is no sign of an address that cannot be reached.
+    fn inspect(&self, id: &str, name: &str) -> Result<ContainerInspect> {
+        self.engine.inspect_container(id).map_err(|error| match error.is_not_found() {
+            true => Error::new(format!("container `{name}` was removed before it answered")),
+            false => error,
+        })
     }
 
     fn died(&self, id: &str, inspected: &ContainerInspect) -> Error {
@@ -302,50 +362,6 @@ pub(crate) fn answers(address: SocketAddr, limit: Duration, cancel: &Cancel) -> 
     }
 }
 
-/// What became of an instance whose connection broke: `None` if it lives.
-///
-/// # Errors
-/// The engine does not tell, or the cancel token was triggered.
-pub(crate) fn cause_of_death(
-    engine: &Engine,
-    cancel: &Cancel,
-    id: &str,
-    address: SocketAddr,
-    memory_mb: u64,
-) -> Result<Option<String>> {
-    let deadline = Instant::now().after(END_LIMIT);
-    loop {
-        match engine.wait_container(id, Some(END_SEEN_WITHIN)) {
-            Ok(_) => break,
-            Err(error) if error.is_not_found() => return Ok(Some("its container is gone".to_string())),
-            Err(error) if !error.is_timeout() => return Err(error),
-            Err(_) => {}
-        }
-        if answers(address, END_SEEN_WITHIN, cancel)? {
-            return Ok(None);
-        }
-        if Instant::now() >= deadline {
-            let waited = END_LIMIT.as_secs();
-            return Ok(Some(format!(
-                "the connection to the function broke, and its server has not answered for {waited} s"
-            )));
-        }
-    }
-    let state = engine.inspect_container(id)?.state;
-    let tail = log_tail(engine, id);
-    let cause = match state.exit_code {
-        _ if state.oom_killed => format!(
-            "the kernel killed the function's process: it used more than its memory limit of {memory_mb} MB{tail}"
-        ),
-        137 if memory_mb > 0 => format!(
-            "the function's process was killed (signal 9): by the kernel, if it used more than its memory limit of \
-             {memory_mb} MB, or from outside{tail}"
-        ),
-        code => format!("the function's process ended with exit code {code}{tail}"),
-    };
-    Ok(Some(cause))
-}
-
 /// Writes what an instance printed to its file below `folder`, if it printed anything.
 ///
 /// # Errors
@@ -375,7 +391,7 @@ fn plain_name(function: &str) -> String {
     if name.is_empty() { "function".to_string() } else { name.to_string() }
 }
 
-fn bridge_address(inspected: &ContainerInspect) -> Option<SocketAddr> {
+pub(super) fn bridge_address(inspected: &ContainerInspect) -> Option<SocketAddr> {
     let address = inspected.network_settings.address()?.parse::<IpAddr>().ok()?;
     Some(SocketAddr::new(address, DEFAULT_PORT))
 }

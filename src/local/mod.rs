@@ -1,83 +1,76 @@
 //! The local platform: functions run in Docker containers on this machine.
 
+mod concurrent;
+mod config;
 mod container;
+mod death;
 mod deployment;
 mod feed;
+mod idle;
+mod instance;
+mod inventory;
+mod invocation;
+mod lifecycle;
 mod measurement;
 mod meter;
+mod metrics;
 mod options;
+mod pool;
 mod prepare;
+mod removal;
 mod sampling;
 mod trigger;
+mod update;
 
-use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 use crate::cache::{Cache, FunctionKey};
 use crate::cancel::Cancel;
-use crate::docker::{Engine, Lifetime, OwnedContainer, Owner};
+use crate::docker::{ContainerInspect, Engine, Lifetime, Owner};
 use crate::error::{Error, Result};
 use crate::faas::{
-    CodePackage, ExecutionResult, Function, FunctionConfig, Instance, Language, System, Trigger, TriggerType,
+    CodePackage, Config, ExecutionResult, Function, FunctionConfig, Load, Runtime, StartKind, System,
+    Trigger, TriggerType,
 };
 use crate::host;
-use crate::probe::{Recording, TargetId};
+use crate::probe::Recording;
 
-use container::{InstanceRequest, Starter};
+use container::Starter;
+use idle::IdleWatch;
+use pool::{Deployed, Pool};
+use removal::remove_left_behind;
 
+pub use config::{PLATFORM, PLATFORMS, allocate_port, local_config};
 pub use container::{AddressMode, DEFAULT_PORT};
 pub use deployment::{
     Deployment, DeploymentFile, DeploymentStatus, InstanceEnd, InstanceStatus, MeasurementState,
     MeasurementStatus, Shutdown, ShutdownRequest, StoppedInstance,
 };
+pub use inventory::{Cleaned, CleanupRequest, FoundResource, Inventory, ResourceKind, Standing};
+pub use invocation::Invoker;
 pub use measurement::{MeasurementOptions, MemoryMeasurements, Ready, RecordingFormat};
 pub use meter::{Meter, MeterOptions, SourceChoice};
+pub use metrics::InstanceMetrics;
 pub use options::LocalOptions;
-pub use prepare::{BuildChoices, Prepared, prepare};
-pub use trigger::{Failure, HttpTrigger, PendingInvocation, TriggerOptions};
+pub use pool::Tally;
+pub use prepare::{BuildChoices, ContainerChoices, Prepared, prepare};
+pub use trigger::{Failure, HttpTrigger, PendingInvocation, TriggerOptions, check_trigger};
 
 /// The local platform, and the instances it runs. Dropping it removes what was not kept; [`System::shutdown`] does the
 /// same and reports errors.
 #[derive(Debug)]
 pub struct Local {
-    engine: Engine,
+    pool: Arc<Pool>,
     cache: Cache,
-    cancel: Cancel,
-    options: LocalOptions,
-    owner: Owner,
-    /// `uid:gid` by which a container's files are the caller's.
-    caller: String,
-    has_selinux: bool,
-    functions: HashMap<String, Deployed>,
-    instances: HashMap<String, LiveInstance>,
+    config: Config,
     /// Names of the functions that an earlier command kept.
     kept: HashSet<String>,
-    /// `None` where memory is not sampled, or not any more.
-    meter: Option<Meter>,
-    has_warned_of_server: bool,
-}
-
-/// What a further instance of a function is started from.
-#[derive(Clone, Debug)]
-struct Deployed {
-    package: CodePackage,
-    config: FunctionConfig,
-}
-
-/// An instance that is thought to live.
-#[derive(Debug)]
-struct LiveInstance {
-    function: String,
-    trigger: HttpTrigger,
-    /// Has it been invoked, so that it is warm?
-    is_invoked: bool,
-    /// `None`: an earlier command kept it, and its removal is not ours.
-    container: Option<OwnedContainer>,
-    /// What the meter knows it as.
-    target: Option<TargetId>,
+    /// `None` where instances may be idle for ever.
+    idle_watch: Option<IdleWatch>,
 }
 
 impl Local {
@@ -100,23 +93,25 @@ impl Local {
             log::info!("the engine's bridge is not on this host: instances are published on 127.0.0.1");
             options.address = AddressMode::Published;
         }
-        Ok(Local {
+        let meter = options.measure.clone().map(Meter::new);
+        let idle_timeout = options.idle_timeout;
+        let starter = Starter {
             has_selinux: has_option("name=selinux"),
             engine,
-            cache,
-            cancel: cancel.clone(),
-            meter: options.measure.clone().map(Meter::new),
-            options,
             owner,
+            options,
+            cancel: cancel.clone(),
             caller: info.caller(),
-            functions: HashMap::new(),
-            instances: HashMap::new(),
-            kept: HashSet::new(),
-            has_warned_of_server: false,
-        })
+            has_no_bridge: AtomicBool::new(false),
+        };
+        let pool = Arc::new(Pool::new(starter, meter));
+        let idle_watch = idle_timeout.map(|limit| IdleWatch::start(&pool, limit)).transpose()?;
+        let config = local_config(&Value::Null, &cache)?;
+        Ok(Local { pool, cache, config, kept: HashSet::new(), idle_watch })
     }
 
-    /// Lets a function outlive the command: it is recorded in the cache, and its instances are not removed.
+    /// Lets a function outlive the command: it is recorded in the cache, and its instances are not removed. One that has
+    /// none is no use to a later command: see [`Local::ensure_instances`].
     ///
     /// # Errors
     /// The record could not be written; the instances are then removed as if the function had not been kept.
@@ -133,20 +128,19 @@ impl Local {
         Ok(())
     }
 
-    /// Lets the instances of a function outlive this value, which is not answerable for them any more.
+    /// Lets the idle instances of a function outlive this value, which is not answerable for them any more.
     pub fn release(&mut self, function: &Function) {
-        for instance in &function.instances {
-            if let Some(container) =
-                self.instances.get_mut(&instance.instance_id).and_then(|live| live.container.take())
-            {
+        for mut live in self.pool.take_out(|live| live.function == function.name) {
+            if let Some(container) = live.container.take() {
                 container.keep();
             }
+            self.pool.give_back(live);
         }
     }
 
     /// Was this function kept by an earlier command, or is it by this one?
     pub fn is_kept(&self, function: &Function) -> bool {
-        self.options.keep || self.kept.contains(&function.name)
+        self.options().keep || self.kept.contains(&function.name)
     }
 
     /// Ends the sampling of memory, and gives what was recorded; `None` if there was nothing to sample.
@@ -154,16 +148,94 @@ impl Local {
     /// # Errors
     /// Those of [`Meter::stop`].
     pub fn finish_measurement(&mut self) -> Result<Option<Recording>> {
-        self.meter.take().map_or(Ok(None), Meter::stop)
+        let meter = self.pool.meter().take();
+        meter.map_or(Ok(None), Meter::stop)
     }
 
-    fn attach(&mut self, id: &str) -> Result<Option<TargetId>> {
-        self.meter.as_mut().map(|meter| meter.attach_container(&self.engine, id)).transpose()
+    /// What invokes a function from other threads, while it is updated here.
+    pub fn invoker(&self, function: &Function) -> Invoker {
+        Invoker { pool: self.pool.clone(), function: function.name.clone() }
+    }
+
+    /// How a function's invocations went so far, and how many instances it had.
+    pub fn tally(&self, function: &Function) -> Tally {
+        self.pool.tally(&function.name)
+    }
+
+    /// Starts instances until a function has `count`.
+    ///
+    /// # Errors
+    /// The function is not deployed here, or one could not be started.
+    pub fn ensure_instances(&mut self, function: &mut Function, count: usize) -> Result<()> {
+        let missing = count.saturating_sub(self.pool.records(&function.name).len());
+        if missing > 0 {
+            let deployed = self.deployed(function)?;
+            for live in self.pool.start_many(&function.name, &deployed, missing)? {
+                self.pool.add_idle(live);
+            }
+        }
+        self.renew(function)
+    }
+
+    /// Ends all instances of a function at once, without a time to end by themselves. It stays deployed: the next
+    /// invocation starts one.
+    ///
+    /// # Errors
+    /// An instance could not be removed.
+    pub fn stop(&mut self, function: &mut Function) -> Result<()> {
+        let stopped = self.pool.retire_many(self.pool.take_out(|live| live.function == function.name));
+        stopped.and(self.renew(function))
+    }
+
+    fn engine(&self) -> &Engine {
+        &self.pool.starter.engine
+    }
+
+    fn options(&self) -> &LocalOptions {
+        &self.pool.starter.options
+    }
+
+    fn deployed(&self, function: &Function) -> Result<Arc<Deployed>> {
+        self.pool.deployed(&function.name).ok_or_else(|| {
+            Error::new(format!(
+                "function `{}` is not deployed here: ask `get_function` for it",
+                function.name
+            ))
+        })
+    }
+
+    /// What instances are started from, of a function that is deployed for the first time.
+    fn deployment(&self, name: &str, package: &CodePackage, config: &FunctionConfig) -> Deployed {
+        let lifetime = match &self.options().deployment_file {
+            Some(file) => Lifetime::Kept { file: file.clone() },
+            None if self.options().keep || self.kept.contains(name) => {
+                Lifetime::Kept { file: self.cache.record_file(&package.benchmark) }
+            }
+            None => Lifetime::Run,
+        };
+        Deployed { package: package.clone(), config: config.clone(), lifetime, revision: 0 }
+    }
+
+    /// Brings a function's instances and triggers, and its record if it is kept, in line with what is there.
+    fn renew(&mut self, function: &mut Function) -> Result<()> {
+        let records = self.pool.records(&function.name);
+        if records == function.instances {
+            return Ok(());
+        }
+        function.instances = records;
+        renew_triggers(function);
+        if self.kept.contains(&function.name) {
+            self.record(function)?;
+            self.release(function);
+        }
+        Ok(())
     }
 
     fn record(&mut self, function: &Function) -> Result<()> {
         let record = serde_json::to_value(function).expect("a function is made of text and numbers");
+        let before = self.cache.function(&self.key(function))?;
         self.cache.put_function(&self.key(function), record)?;
+        config::renew_ports(&mut self.config.resources, &self.cache, function, before)?;
         self.kept.insert(function.name.clone());
         Ok(())
     }
@@ -177,222 +249,53 @@ impl Local {
         }
     }
 
-    fn start_instance(&mut self, name: &str, deployed: &Deployed) -> Result<Instance> {
-        let lifetime = match &self.options.deployment_file {
-            Some(file) => Lifetime::Kept { file: file.clone() },
-            None if self.options.keep || self.kept.contains(name) => {
-                Lifetime::Kept { file: self.cache.record_file(&deployed.package.benchmark) }
-            }
-            None => Lifetime::Run,
-        };
-        let mut request = InstanceRequest {
-            function_name: name,
-            package: &deployed.package.location,
-            image_id: &deployed.package.image_id,
-            config: &deployed.config,
-            lifetime: &lifetime,
-            address: self.options.address,
-        };
-        let starter = Starter {
-            engine: &self.engine,
-            owner: &self.owner,
-            options: &self.options,
-            cancel: &self.cancel,
-            caller: &self.caller,
-            has_selinux: self.has_selinux,
-        };
-        let started = match starter.start(&request) {
-            Err(error) if error.is_not_found() && request.address == AddressMode::Auto => {
-                log::info!("{error}: publishing it on 127.0.0.1 instead");
-                request.address = AddressMode::Published;
-                starter.start(&request).inspect(|_| self.options.address = AddressMode::Published)
-            }
-            outcome => outcome,
-        };
-        let started =
-            started.map_err(|error| error.context(format!("failed to start an instance of `{name}`")))?;
-        let id = started.container.id().to_string();
-        log::info!("instance {} of `{name}` answers at {}", short(&id), started.address);
-        let target = self.attach(&id)?;
-        let trigger = self.trigger(started.address, &deployed.config);
-        let live = LiveInstance {
-            function: name.to_string(),
-            trigger,
-            is_invoked: false,
-            container: Some(started.container),
-            target,
-        };
-        self.instances.insert(id.clone(), live);
-        Ok(Instance { instance_id: id, url: started.address.to_string(), port: started.address.port() })
-    }
-
-    fn trigger(&self, address: SocketAddr, config: &FunctionConfig) -> HttpTrigger {
-        let options = TriggerOptions {
-            timeout: (config.timeout > 0).then(|| Duration::from_secs(config.timeout)),
-            keeps_connection: self.options.keeps_connection,
-            max_payload: self.options.max_payload,
-        };
-        HttpTrigger::new(address, options, &self.cancel)
-    }
-
-    /// Swaps all instances of a function for one that runs `deployed`, and only then retires the old ones, unless both
-    /// are to have the same port.
-    fn replace_instances(&mut self, function: &mut Function, deployed: Deployed) -> Result<()> {
-        if self.options.host_port.is_some() {
-            for instance in std::mem::take(&mut function.instances) {
-                self.retire(&instance.instance_id)?;
-            }
+    /// Removes an instance of an earlier command, after its log has been saved.
+    fn remove_unknown(&self, function: &str, id: &str) -> Result<()> {
+        let engine = self.engine().without_cancel();
+        if let Err(error) = engine.kill_container(id, "SIGKILL") {
+            log::debug!("{error}");
         }
-        let instance = self.start_instance(&function.name, &deployed)?;
-        let retired = std::mem::replace(&mut function.instances, vec![instance]);
-        function.code_package_hash = deployed.package.hash.clone();
-        function.config = deployed.config.clone();
-        self.functions.insert(function.name.clone(), deployed);
-        self.renew_triggers(function);
-        if self.kept.contains(&function.name) {
-            self.keep(function)?;
-        }
-        for instance in retired {
-            self.retire(&instance.instance_id)?;
-        }
-        Ok(())
-    }
-
-    fn renew_triggers(&self, function: &mut Function) {
-        let url = function.instances.first().map(|instance| instance.url.clone()).unwrap_or_default();
-        for trigger in &mut function.triggers {
-            trigger.url.clone_from(&url);
-        }
-    }
-
-    /// Removes an instance, after its log has been saved.
-    fn retire(&mut self, id: &str) -> Result<()> {
-        let engine = self.engine.without_cancel();
-        let live = self.instances.remove(id);
-        if let Some(mut live) = live {
-            // A socket that outlives its container stalls the next one that is given the same address.
-            live.trigger.close();
-            // The log of a function that prints without end has one only when the function has.
-            if let Err(error) = engine.kill_container(id, "SIGKILL") {
-                log::debug!("{error}");
-            }
-            self.save_log(&live.function, id);
-            if let Some(container) = live.container {
-                return container.remove();
-            }
-        }
+        self.pool.save_log(function, id);
         engine.remove_container(id)
     }
 
-    /// Writes what an instance printed to its file; a log that cannot be had costs no result.
-    fn save_log(&self, function: &str, id: &str) {
-        let Some(folder) = &self.options.logs else { return };
-        if let Err(error) = container::save_log(&self.engine.without_cancel(), folder, function, id) {
-            log::warn!("failed to save the log of instance {}: {error}", short(id));
+    /// Ends all threads of its own, and nobody gets an instance any more.
+    fn close(&mut self) {
+        self.pool.close();
+        if let Some(watch) = self.idle_watch.take() {
+            watch.join();
         }
     }
+}
 
-    /// SeBS's Python server encloses the import of the function, not its handler: its `benchmark` is no handler time.
-    fn warn_of_server(&mut self, result: &ExecutionResult, language: Language) {
-        let is_sebs = !result.stats.failure && result.invocation.handler_us.is_none();
-        if is_sebs && language == Language::Python && !self.has_warned_of_server {
-            self.has_warned_of_server = true;
-            log::warn!(
-                "the image's function server does not time the handler: `benchmark` is the time of the import, and \
-                 no invocation is known to be cold"
-            );
-        }
-    }
-
-    /// Invokes one instance, which is given up if its handler may still be at work or it is dead.
-    fn invoke_instance(
-        &mut self,
-        function: &mut Function,
-        id: &str,
-        payload: &str,
-    ) -> Result<ExecutionResult> {
-        let live = self
-            .instances
-            .get_mut(id)
-            .ok_or_else(|| Error::new(format!("instance {} is not run by this platform", short(id))))?;
-        let address = live.trigger.address();
-        let is_first = !std::mem::replace(&mut live.is_invoked, true);
-        let mut metered = self.meter.as_mut().zip(live.target);
-        let before = metered.as_mut().and_then(|(meter, target)| meter.before_invocation(*target));
-        let (mut result, failure) = live.trigger.sync_invoke(payload)?;
-        if let Some(((meter, target), before)) = metered.as_mut().zip(before) {
-            meter.after_invocation(*target, &before, &mut result);
-        }
-        result.invocation.instance_id = Some(id.to_string());
-        if result.stats.failure && result.request_id.is_empty() {
-            // The server could not say so.
-            result.stats.cold_start = is_first;
-        }
-        self.warn_of_server(&result, function.config.runtime.language);
-        let cause = match failure {
-            None | Some(Failure::Answered) => return Ok(result),
-            Some(Failure::TimedOut) => None,
-            Some(Failure::Disconnected) => match container::cause_of_death(
-                &self.engine,
-                &self.cancel,
-                id,
-                address,
-                function.config.memory,
-            ) {
-                Ok(None) => return Ok(result),
-                Ok(cause) => cause,
-                Err(error) if error.is_cancelled() => return Err(error),
-                // The invocation failed, and is recorded, even where nobody can say why.
-                Err(error) => {
-                    log::warn!("{error}");
-                    return Ok(result);
-                }
-            },
-        };
-        if let Some(cause) = cause {
-            result.fail(cause);
-        }
-        // Its handler is still at work, or it is dead: the next invocation gets an instance of its own.
-        function.instances.retain(|instance| instance.instance_id != id);
-        if let Err(error) = self.retire(id) {
-            log::warn!("failed to remove instance {}: {error}", short(id));
-        }
-        Ok(result)
-    }
-
-    /// The instance to invoke next: the function's own, or a new one where that died.
-    fn instance_for(&mut self, function: &mut Function) -> Result<String> {
-        if let Some(instance) = function.instances.first() {
-            return Ok(instance.instance_id.clone());
-        }
-        let deployed = self.functions.get(&function.name).cloned().ok_or_else(|| {
-            Error::new(format!(
-                "function `{}` is not deployed here: ask `get_function` for it",
-                function.name
-            ))
-        })?;
-        let instance = self.start_instance(&function.name, &deployed)?;
-        let id = instance.instance_id.clone();
-        function.instances.push(instance);
-        self.renew_triggers(function);
-        if self.kept.contains(&function.name) {
-            self.keep(function)?;
-        }
-        Ok(id)
+impl Drop for Local {
+    fn drop(&mut self) {
+        self.close();
+        // An invoker may outlive this: what the pool still holds goes now.
+        drop(self.pool.take_out(|_| true));
     }
 }
 
 impl System for Local {
     fn name(&self) -> &'static str {
-        "local"
+        PLATFORM.name
     }
 
     fn cache(&self) -> &Cache {
         &self.cache
     }
 
-    fn description(&self) -> Value {
-        json!({"name": "local", "region": "", "resources": {"allocated_ports": []}})
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn config_mut(&mut self) -> &mut Config {
+        &mut self.config
+    }
+
+    fn is_supported(&self, runtime: &Runtime) -> bool {
+        // Its package was built on an image of that version: a newer one than the list has is this host's or the user's.
+        runtime.language.is_recent_enough(&runtime.version)
     }
 
     fn create_function(
@@ -401,29 +304,33 @@ impl System for Local {
         name: &str,
         config: &FunctionConfig,
     ) -> Result<Function> {
-        let deployed = Deployed { package: package.clone(), config: config.clone() };
-        let instance = self.start_instance(name, &deployed)?;
-        self.functions.insert(name.to_string(), deployed);
+        let deployed = self.deployment(name, package, config);
+        let live = self.pool.start(name, &deployed)?;
+        self.pool.deploy(name, deployed);
+        self.pool.add_idle(live);
         Ok(Function {
             name: name.to_string(),
             benchmark: package.benchmark.clone(),
             code_package_hash: package.hash.clone(),
             config: config.clone(),
-            instances: vec![instance],
+            instances: self.pool.records(name),
             triggers: Vec::new(),
             updated_code: false,
         })
     }
 
     fn cached_function(&mut self, function: &mut Function, package: &CodePackage) -> Result<bool> {
-        let mut living = Vec::new();
-        for instance in std::mem::take(&mut function.instances) {
-            let is_running = match self.engine.inspect_container(&instance.instance_id) {
-                Ok(inspected) if inspected.state.running && !self.options.hold_for(&inspected) => {
+        let (mut living, recorded) = (Vec::new(), function.clone());
+        for record in std::mem::take(&mut function.instances) {
+            let id = record.instance_id.as_str();
+            match self.engine().inspect_container(id) {
+                Ok(inspected)
+                    if inspected.state.running
+                        && !(self.options().hold_for(&inspected) && runs(&inspected, function, package)) =>
+                {
                     log::info!("function `{}` is there with other options: starting it anew", function.name);
-                    self.retire(&instance.instance_id)?;
+                    self.remove_unknown(&function.name, id)?;
                     self.kept.insert(function.name.clone());
-                    false
                 }
                 Ok(inspected) if !inspected.state.running || inspected.state.paused => {
                     log::info!(
@@ -431,32 +338,26 @@ impl System for Local {
                         function.name,
                         inspected.state.status
                     );
-                    self.retire(&instance.instance_id)?;
-                    false
+                    self.remove_unknown(&function.name, id)?;
                 }
-                Ok(_) => true,
-                Err(error) if error.is_not_found() => false,
+                Ok(inspected) => living.push((record, inspected)),
+                Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error),
-            };
-            let Some(address) = instance.url.parse().ok().filter(|_| is_running) else { continue };
-            let live = LiveInstance {
-                function: function.name.clone(),
-                trigger: self.trigger(address, &function.config),
-                is_invoked: true,
-                container: None,
-                target: self.attach(&instance.instance_id)?,
-            };
-            self.instances.insert(instance.instance_id.clone(), live);
-            living.push(instance);
+            }
         }
-        function.instances = living;
-        if function.instances.is_empty() {
+        if living.is_empty() {
             self.cache.remove_function(&self.key(function))?;
+            config::release_ports(&mut self.config.resources, &self.cache, &recorded)?;
             return Ok(false);
         }
         self.kept.insert(function.name.clone());
-        let deployed = Deployed { package: package.clone(), config: function.config.clone() };
-        self.functions.insert(function.name.clone(), deployed);
+        let deployed = self.deployment(&function.name, package, &function.config);
+        for (record, inspected) in living {
+            let live = self.pool.adopt(&function.name, record, &deployed, &inspected)?;
+            self.pool.add_idle(live);
+        }
+        self.pool.deploy(&function.name, deployed);
+        function.instances = self.pool.records(&function.name);
         Ok(true)
     }
 
@@ -466,8 +367,7 @@ impl System for Local {
         package: &CodePackage,
         config: &FunctionConfig,
     ) -> Result<()> {
-        let deployed = Deployed { package: package.clone(), config: config.clone() };
-        self.replace_instances(function, deployed)
+        self.replace_instances(function, package, config)
     }
 
     fn update_function_configuration(
@@ -476,65 +376,77 @@ impl System for Local {
         package: &CodePackage,
         config: &FunctionConfig,
     ) -> Result<()> {
-        self.update_function(function, package, config)
+        self.change_configuration(function, package, config)
     }
 
     fn create_trigger(&mut self, function: &mut Function, kind: TriggerType) -> Result<()> {
         check_trigger(kind)?;
-        function.triggers.push(Trigger { kind, url: String::new() });
-        self.renew_triggers(function);
+        function.add_trigger(Trigger { kind, url: String::new() });
+        renew_triggers(function);
         Ok(())
     }
 
     fn invoke(&mut self, function: &mut Function, payload: &str) -> Result<ExecutionResult> {
-        self.cancel.check()?;
-        let id = self.instance_for(function)?;
-        let target = self.instances.get(&id).and_then(|live| live.target);
-        let mut result = self.invoke_instance(function, &id, payload)?;
-        result.bill(function.config.memory);
-        if let Some((meter, target)) = self.meter.as_ref().zip(target) {
-            meter.note_invocation(target, &result);
-        }
-        Ok(result)
+        let result = self.pool.invoke(&function.name, payload, StartKind::Any);
+        self.renew(function)?;
+        result
+    }
+
+    fn invoke_many(
+        &mut self,
+        function: &mut Function,
+        load: &Load<'_>,
+        sink: &mut dyn FnMut(ExecutionResult) -> Result<()>,
+    ) -> Result<()> {
+        let outcome = concurrent::invoke_many(&self.pool, &function.name, load, sink);
+        outcome.and(self.renew(function))
+    }
+
+    fn enforce_cold_start(&mut self, function: &mut Function) -> Result<()> {
+        self.start_anew(function)
+    }
+
+    fn cold_start_counter(&self) -> u64 {
+        self.pool.cold_start_counter()
+    }
+
+    fn delete_instances(&mut self, function: &Function) -> Result<()> {
+        self.delete(function)
+    }
+
+    fn download_metrics(
+        &mut self,
+        function: &Function,
+        invocations: &mut dyn Iterator<Item = &mut ExecutionResult>,
+    ) -> Result<Map<String, Value>> {
+        metrics::download(&self.pool, function, invocations)
     }
 
     fn shutdown(&mut self) -> Result<()> {
-        let mut outcome = Ok(());
-        let ids: Vec<String> = self.instances.keys().cloned().collect();
-        for id in ids {
-            let is_ours = self.instances.get(&id).is_some_and(|live| live.container.is_some());
-            let done = if is_ours {
-                self.retire(&id)
+        self.close();
+        let mut ours = Vec::new();
+        for live in self.pool.take_out(|_| true) {
+            if live.container.is_some() {
+                ours.push(live);
             } else {
-                self.instances.remove(&id).into_iter().for_each(|live| self.save_log(&live.function, &id));
-                Ok(())
-            };
-            outcome = outcome.and(done);
+                self.pool.save_log(&live.function, live.id());
+            }
         }
-        outcome
+        self.pool.retire_many(ours)
     }
 }
 
-/// Says whether functions can be invoked that way here.
-///
-/// # Errors
-/// A usage error: only HTTP is supported.
-pub fn check_trigger(kind: TriggerType) -> Result<()> {
-    if kind == TriggerType::Http {
-        return Ok(());
+/// The triggers of a function are those of its first instance; a function without any keeps the last address.
+fn renew_triggers(function: &mut Function) {
+    let Some(first) = function.instances.first() else { return };
+    for trigger in &mut function.triggers {
+        trigger.url.clone_from(&first.url);
     }
-    Err(Error::usage(format!("trigger `{kind}` is not supported on the local platform: it has `HTTP` alone")))
 }
 
-/// Removes the containers that killed commands left. That this fails is no reason not to go on.
-fn remove_left_behind(engine: &Engine, owner: &Owner) -> Result<()> {
-    match crate::docker::sweep(engine, owner) {
-        Ok(removed) if removed.is_empty() => {}
-        Ok(removed) => log::info!("removed what a killed command left: {}", removed.join(", ")),
-        Err(error) if error.is_cancelled() => return Err(error),
-        Err(error) => log::warn!("failed to look for what killed commands left: {error}"),
-    }
-    Ok(())
+/// Does a container run the image that a package is run by? Another package brings another image, and is no reason yet.
+fn runs(container: &ContainerInspect, function: &Function, package: &CodePackage) -> bool {
+    function.code_package_hash != package.hash || container.image == package.instance_image()
 }
 
 /// The first digits of a container's id, as people know it.

@@ -28,6 +28,11 @@ pub struct LocalOptions {
     pub keeps_connection: bool,
     /// The most bytes that a payload or an answer may have.
     pub max_payload: Bytes,
+    /// The most instances that a function has at a time; `None`: as many as there are invocations at a time.
+    pub max_instances: Option<usize>,
+    /// How long an instance may have nothing to do until it is removed, be it the last; `None`: as long as it takes. One
+    /// that was kept is not removed.
+    pub idle_timeout: Option<Duration>,
     /// Environment of the function, beside what the function server is told.
     pub env: Vec<(String, String)>,
     /// What the function is told of storage, keys among them; a variable of `env` that has the same name wins.
@@ -51,6 +56,8 @@ impl Default for LocalOptions {
             start_timeout: Duration::from_secs(60),
             keeps_connection: false,
             max_payload: Bytes(256 << 20),
+            max_instances: None,
+            idle_timeout: None,
             env: Vec::new(),
             storage_env: Vec::new(),
             privileged: false,
@@ -71,6 +78,8 @@ impl fmt::Debug for LocalOptions {
             .field("start_timeout", &self.start_timeout)
             .field("keeps_connection", &self.keeps_connection)
             .field("max_payload", &self.max_payload)
+            .field("max_instances", &self.max_instances)
+            .field("idle_timeout", &self.idle_timeout)
             .field("variables", &self.variables().map(|(name, _)| name).collect::<Vec<_>>())
             .field("privileged", &self.privileged)
             .field("logs", &self.logs)

@@ -1,13 +1,13 @@
-//! From a benchmark to its code package: the first language that has a runtime image, and a build on that image.
+//! From a benchmark to its code package, mounted or baked: the first language that has a runtime image, and a build on that image.
 
 use std::path::Path;
 
 use crate::benchmark::{Benchmark, BuildRequest, KnownPackage};
-use crate::cache::{Cache, PackageKey};
+use crate::cache::{Cache, ContainerRecord, Dates, PackageKey};
 use crate::cancel::Cancel;
 use crate::docker::{Engine, Owner};
 use crate::error::{Error, Result};
-use crate::faas::{Architecture, CodePackage, Language, Runtime};
+use crate::faas::{Architecture, CodePackage, DockerContainer, Language, Rebuild, Runtime};
 use crate::progress::Progress;
 use crate::runtime::{self, ImageChoice, ImageRequest, RuntimeImage};
 
@@ -28,10 +28,19 @@ pub struct BuildChoices {
     pub image: Option<String>,
     /// The repository to name images after and to pull them from; `None`: ours, which is never pulled from.
     pub repository: Option<String>,
+    /// Is the package baked into an image, and how? `None`: it is mounted.
+    pub container: Option<ContainerChoices>,
     /// Build even where nothing has changed?
     pub update_code: bool,
     /// Log what the tools print?
     pub verbose: bool,
+}
+
+/// How a package is baked into an image.
+#[derive(Clone, Debug, Default)]
+pub struct ContainerChoices {
+    /// Sets the image's tag apart from those of others; `None`: nothing does.
+    pub tag_prefix: Option<String>,
 }
 
 /// A benchmark that is ready to be deployed.
@@ -39,11 +48,12 @@ pub struct BuildChoices {
 pub struct Prepared {
     /// The image it runs on.
     pub image: RuntimeImage,
-    /// The package that is mounted.
+    /// The package, and the image it is baked into where it is.
     pub package: CodePackage,
 }
 
-/// Gets the runtime image and builds the package, unless the cache has it as it should be.
+/// Gets the runtime image and builds the package, unless the cache has it as it should be; bakes it into an image where
+/// that is chosen.
 ///
 /// # Errors
 /// No language of the benchmark has an image, or the build failed.
@@ -101,11 +111,48 @@ pub fn prepare(
         cancel,
         progress,
     };
-    let package = request.build()?;
+    let mut package = request.build()?;
     if known.is_none_or(|known| known.hash != package.hash || known.location != package.location) {
         cache.put_package(&key, Path::new(&package.location), package.size_bytes, &package.hash)?;
     }
+    if let Some(container) = &choices.container {
+        let rebuild = if choices.update_code { Rebuild::Always } else { Rebuild::IfNeeded };
+        let baked = choices.images(container, engine, progress).build_base_image(&package, rebuild)?;
+        package.container = Some(baked);
+        note_container(&package, &key, cache)?;
+    }
     Ok(Prepared { image, package })
+}
+
+impl BuildChoices {
+    /// What makes and names the images of functions.
+    pub fn images<'a>(
+        &'a self,
+        container: &'a ContainerChoices,
+        engine: &'a Engine,
+        progress: &'a Progress,
+    ) -> DockerContainer<'a> {
+        DockerContainer {
+            engine,
+            platform: "local",
+            repository: self.repository.as_deref().unwrap_or(runtime::DEFAULT_REPOSITORY),
+            tag_prefix: container.tag_prefix.as_deref(),
+            progress,
+        }
+    }
+}
+
+/// Records the image that a package was baked into.
+fn note_container(package: &CodePackage, key: &PackageKey<'_>, cache: &Cache) -> Result<()> {
+    let Some(image) = &package.container else { return Ok(()) };
+    let record = ContainerRecord {
+        size: image.size_bytes,
+        hash: package.hash.clone(),
+        date: Dates::now(),
+        image_uri: image.digest.is_some().then(|| image.uri.clone()),
+        image_id: image.id.clone(),
+    };
+    cache.put_container(key, record)
 }
 
 /// The image of the language that was chosen, else of the benchmark's first that has one.
@@ -165,7 +212,11 @@ fn image(
             let reasons = reasons.join("; ");
             let text = format!("no language of benchmark `{name}` has a runtime image here: {reasons}");
             // What is wrong for each language is wrong with what was asked for.
-            Err(if refusals.iter().all(Error::is_usage) { Error::usage(text) } else { Error::new(text) })
+            Err(if refusals.iter().all(Error::is_usage) {
+                Error::usage(text)
+            } else {
+                Error::new(text).unavailable()
+            })
         }
     }
 }

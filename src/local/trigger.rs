@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::cancel::Cancel;
 use crate::clock::{Anchor, Instant};
 use crate::error::{Context, Error, Result};
-use crate::faas::ExecutionResult;
+use crate::faas::{ExecutionResult, TriggerType};
 use crate::http::{Client, Limits, Request, Response, Timing};
 use crate::units::Bytes;
 
@@ -57,6 +57,11 @@ impl HttpTrigger {
     /// Where the instance is invoked.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Limits the invocations to come.
+    pub(super) fn set_timeout(&mut self, timeout: Option<Duration>) {
+        self.options.timeout = timeout;
     }
 
     /// Invokes the function with a JSON object and waits for the answer. A failed invocation is a result too, with the
@@ -193,6 +198,17 @@ fn take_in(response: &Response, result: &mut ExecutionResult) -> Result<()> {
     let text = String::from_utf8_lossy(&response.body[..response.body.len().min(EXCERPT)])
         .replace(['\r', '\n'], " ");
     Err(Error::new(format!("the function server answered with status {}: {}", response.status, text.trim())))
+}
+
+/// Says whether functions can be invoked that way here.
+///
+/// # Errors
+/// A usage error: only HTTP is supported.
+pub fn check_trigger(kind: TriggerType) -> Result<()> {
+    if kind == TriggerType::Http {
+        return Ok(());
+    }
+    Err(Error::usage(format!("trigger `{kind}` is not supported on the local platform: it has `HTTP` alone")))
 }
 
 #[cfg(test)]

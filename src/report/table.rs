@@ -88,7 +88,18 @@ pub fn invocations(result: &ExperimentResult, function: &str) -> String {
     }
     let mut alignment = vec![Align::Right, Align::Left];
     alignment.extend(shown.iter().map(|_| Align::Right));
-    aligned(&rows, &alignment) + &remarks(&all)
+    aligned(&rows, &alignment) + &remarks(&all) + &instances(result.metrics.get(function))
+}
+
+/// A line on the instances of a function, if there was more than one.
+fn instances(metrics: Option<&serde_json::Value>) -> String {
+    let number = |key| metrics.and_then(|metrics| metrics.get(key)).and_then(serde_json::Value::as_u64);
+    match (number("instances_started"), number("most_instances")) {
+        (Some(started @ 2..), Some(most)) => {
+            format!("\n{started} instances were started, {most} were there at a time\n")
+        }
+        _ => String::new(),
+    }
 }
 
 /// A line on how memory was sampled, and one for each thing that went wrong.
@@ -125,7 +136,22 @@ struct Column {
     show: fn(f64) -> String,
 }
 
-const COLUMNS: [Column; 6] = [
+const COLUMNS: [Column; 10] = [
+    Column {
+        name: "create",
+        value: |invocation, _| invocation.invocation.create_us.map(|us| us as f64),
+        show: show_us,
+    },
+    Column {
+        name: "engine start",
+        value: |invocation, _| invocation.invocation.start_us.map(|us| us as f64),
+        show: show_us,
+    },
+    Column {
+        name: "ready",
+        value: |invocation, _| invocation.invocation.ready_us.map(|us| us as f64),
+        show: show_us,
+    },
     Column { name: "handler", value: handler_us, show: show_us },
     Column {
         name: "import",
@@ -135,6 +161,11 @@ const COLUMNS: [Column; 6] = [
     Column {
         name: "cpu",
         value: |invocation, _| invocation.invocation.cpu_us.map(|us| us as f64),
+        show: show_us,
+    },
+    Column {
+        name: "throttled",
+        value: |invocation, _| invocation.invocation.throttled_us.filter(|us| *us > 0).map(|us| us as f64),
         show: show_us,
     },
     Column {
@@ -229,6 +260,15 @@ mod tests {
     fn columns_are_as_wide_as_their_widest_cell() {
         let rows = [["name", "µ"], ["a", "bcd"]].map(|row| row.map(str::to_string).to_vec());
         assert_eq!(columns(&rows), "name  µ\na     bcd\n");
+    }
+
+    #[test]
+    fn instances_are_told_of_where_there_were_several() {
+        let told = |started: u64| {
+            instances(Some(&serde_json::json!({"instances_started": started, "most_instances": 2})))
+        };
+        assert_eq!(told(3), "\n3 instances were started, 2 were there at a time\n");
+        assert_eq!((told(1), instances(None)), (String::new(), String::new()));
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! public registry), else built from a Dockerfile in this crate, else imported from an interpreter of this host, which
 //! needs no registry. An image of ours carries the hash of what we put in; one with another hash is made anew.
 
+mod architecture;
 mod assets;
+mod describe;
 mod host;
 mod import;
 
@@ -12,17 +14,14 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use serde::Deserialize;
-
-use crate::docker::{
-    BuildOptions, ContainerSpec, Engine, HostConfig, ImageInspect, Lifetime, LogConfig, Owner,
-};
+use crate::docker::{BuildOptions, Engine, ImageInspect};
 use crate::error::{Error, Result};
 use crate::faas::{Architecture, Language};
 use crate::files::{self, Sharing};
 use crate::progress::Progress;
 
 use assets::Labels;
+use describe::{Described, describe};
 
 pub(crate) use assets::SERVER_LABEL;
 
@@ -166,13 +165,13 @@ pub fn ensure(engine: &Engine, request: &ImageRequest<'_>, progress: &Progress) 
             "an image can only be pulled from a repository that you name: add --repository NAME",
         ));
     }
-    check_architecture(request)?;
     let version = match request.version {
         Some(version) => version.to_string(),
         None => default_version(engine, request)?,
     };
     let wanted = Wanted { engine, request, progress, reference: reference(request, &version), version };
     wanted.check_version()?;
+    wanted.check_architecture()?;
     let _lock = lock(engine)?;
     wanted.obtain()
 }
@@ -228,20 +227,15 @@ fn compare(one: &str, other: &str) -> std::cmp::Ordering {
     numbers(one).cmp(&numbers(other))
 }
 
-fn reference(request: &ImageRequest<'_>, version: &str) -> String {
+/// What the image of a version is called, unless the user named an image himself.
+pub fn reference(request: &ImageRequest<'_>, version: &str) -> String {
     let repository = request.repository.unwrap_or(DEFAULT_REPOSITORY);
-    format!("{repository}:run.local.{}.{version}", request.language)
-}
-
-fn check_architecture(request: &ImageRequest<'_>) -> Result<()> {
-    if Architecture::of_host() == Some(request.architecture) {
-        return Ok(());
-    }
-    Err(Error::usage(format!(
-        "this machine ({}) cannot run {} images: leave --architecture out",
-        std::env::consts::ARCH,
-        request.architecture
-    )))
+    // What this machine runs itself keeps the name that it has always had.
+    let of_others = match Architecture::of_host() {
+        Some(own) if own == request.architecture => String::new(),
+        _ => format!("-{}", request.architecture),
+    };
+    format!("{repository}:run.local.{}.{version}{of_others}", request.language)
 }
 
 /// One image that is wanted, by its name.
@@ -269,6 +263,26 @@ impl Wanted<'_> {
             "version `{}` of {language} is not supported: there are {known}",
             self.version
         )))
+    }
+
+    /// An engine may have means to run an image that is here that nothing on this host knows of.
+    fn check_architecture(&self) -> Result<()> {
+        let (engine, wanted) = (self.engine, self.request.architecture);
+        match architecture::check(engine, wanted) {
+            Ok(None) => Ok(()),
+            Ok(Some(emulator)) => {
+                log::warn!(
+                    "{wanted} programs are run by `{emulator}`: their times say little of a real {wanted}"
+                );
+                Ok(())
+            }
+            Err(refused) if refused.is_usage() => {
+                let is_fit = self.engine.inspect_image(&self.reference).is_ok()
+                    && describe::ask(engine, &self.reference, self.request.language).is_ok();
+                if is_fit { Ok(()) } else { Err(refused) }
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn obtain(&self) -> Result<RuntimeImage> {
@@ -300,7 +314,8 @@ impl Wanted<'_> {
             self.request.language,
             self.version,
             refusals.join("; ")
-        )))
+        ))
+        .unavailable())
     }
 
     fn local_or_reason(&self) -> Result<RuntimeImage> {
@@ -330,15 +345,15 @@ impl Wanted<'_> {
         if self.request.repository.is_none() {
             return Err(Error::new("no repository was named"));
         }
-        self.engine.pull_image(&self.reference, self.progress)?;
+        let platform = self.request.architecture.foreign_platform();
+        self.engine.pull_image_for(&self.reference, platform, self.progress)?;
         self.image(&self.engine.inspect_image(&self.reference)?, ImageSource::Pulled)
     }
 
     fn build(&self) -> Result<RuntimeImage> {
         let language = self.request.language;
         let mut labels = self.labels(ImageSource::Built);
-        let mut options =
-            BuildOptions { tag: self.reference.clone(), labels: labels.clone(), ..BuildOptions::default() };
+        let mut options = BuildOptions { labels: labels.clone(), ..self.build_options() };
         options.build_args.insert("VERSION".to_string(), self.version.clone());
         for name in ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"] {
             options.build_args.extend(std::env::var(name).ok().map(|value| (name.to_string(), value)));
@@ -350,13 +365,24 @@ impl Wanted<'_> {
         labels.insert(BUILD_LABEL.to_string(), described.build);
         labels.insert(LIBC_LABEL.to_string(), described.libc);
         let context = assets::label_context(&self.reference)?;
-        let options = BuildOptions { tag: self.reference.clone(), labels, ..BuildOptions::default() };
+        let options = BuildOptions { labels, ..self.build_options() };
         self.engine.build_image(&mut context.as_slice(), &options, self.progress)?;
         self.image(&self.engine.inspect_image(&self.reference)?, ImageSource::Built)
     }
 
+    fn build_options(&self) -> BuildOptions {
+        let platform = self.request.architecture.foreign_platform().to_string();
+        BuildOptions { tag: self.reference.clone(), platform, ..BuildOptions::default() }
+    }
+
     fn import(&self) -> Result<RuntimeImage> {
         let language = self.request.language;
+        if !self.request.architecture.foreign_platform().is_empty() {
+            return Err(Error::new(format!(
+                "this host's programs are not for {}",
+                self.request.architecture
+            )));
+        }
         let mut others = Vec::new();
         for interpreter in host_interpreters(language) {
             if interpreter.version() != self.version {
@@ -437,7 +463,7 @@ fn named(
         }
         outcome => outcome?,
     };
-    let described = describe(engine, &inspected.id, request.language)?;
+    let described = architecture::check_named(engine, request, name, &inspected)?;
     let numbers: Vec<String> = described.version.iter().map(u32::to_string).collect();
     let version = match request.version {
         Some(version) if !numbers.is_empty() && numbers.join(".") != version => {
@@ -461,53 +487,6 @@ fn named(
     let mut image = wanted.image(&inspected, ImageSource::Named)?;
     image.source = ImageSource::Named;
     Ok(image)
-}
-
-/// What the interpreter in an image says of itself.
-#[derive(Debug, Default, Deserialize)]
-struct Described {
-    #[serde(default)]
-    version: Vec<u32>,
-    build: String,
-    libc: String,
-}
-
-/// Asks the interpreter in an image what it is, in a container of its own; an image that cannot tell is no error.
-fn describe(engine: &Engine, image: &str, language: Language) -> Result<Described> {
-    match ask(engine, image, language) {
-        Err(error) if !error.is_cancelled() && !error.is_disconnected() => {
-            log::debug!("image `{image}` does not tell what its interpreter is: {error}");
-            Ok(Described::default())
-        }
-        outcome => outcome,
-    }
-}
-
-fn ask(engine: &Engine, image: &str, language: Language) -> Result<Described> {
-    let command = match language {
-        Language::Python => ["python3", "-c", include_str!("python/describe.py")],
-        Language::Nodejs => ["node", "-e", include_str!("nodejs/describe.js")],
-    };
-    let spec = ContainerSpec {
-        image: image.to_string(),
-        entrypoint: Some(vec![command[0].to_string()]),
-        cmd: command[1..].iter().map(|word| word.to_string()).collect(),
-        host_config: HostConfig {
-            network_mode: "none".to_string(),
-            cap_drop: vec!["ALL".to_string()],
-            log_config: Some(LogConfig::readable()),
-            security_opt: vec!["no-new-privileges".to_string()],
-            ..HostConfig::default()
-        },
-        ..ContainerSpec::default()
-    };
-    let name = format!("sebs-lite-describe-{}", files::random_hex(8));
-    let container = engine.create_owned(&Owner::current()?, &Lifetime::Run, &name, spec)?;
-    engine.start_container(container.id())?;
-    engine.wait_container(container.id(), Some(std::time::Duration::from_secs(30)))?;
-    let logs = engine.container_logs(container.id(), None)?;
-    container.remove()?;
-    serde_json::from_slice(&logs.stdout).map_err(|error| Error::new(error.to_string()))
 }
 
 #[cfg(test)]

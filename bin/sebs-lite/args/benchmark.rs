@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use argh::FromArgs;
 
-/// List, package and invoke benchmarks.
+/// List, package and invoke benchmarks, or try them all.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "benchmark")]
 pub(crate) struct Benchmark {
@@ -18,6 +18,7 @@ pub(crate) enum BenchmarkCommand {
     List(List),
     Package(Box<Package>),
     Invoke(Box<Invoke>),
+    Regression(Box<Regression>),
 }
 
 /// List the benchmarks there are, with their languages and limits.
@@ -61,7 +62,7 @@ pub(crate) struct Package {
     /// x64 or arm64 (default: this machine's)
     #[argh(option, arg_name = "name")]
     pub(crate) architecture: Option<String>,
-    /// package (container is not supported)
+    /// package, or container: the function is baked into an image (default: package)
     #[argh(option, arg_name = "name")]
     pub(crate) system_variant: Option<String>,
     /// build the package even if nothing changed
@@ -73,9 +74,12 @@ pub(crate) struct Package {
     /// run this image instead, SeBS's own for example
     #[argh(option, arg_name = "name")]
     pub(crate) image: Option<String>,
-    /// repository that runtime images are named after and pulled from
+    /// repository that images are named after and pulled from; function images are pushed to one with a registry
     #[argh(option, arg_name = "name")]
     pub(crate) repository: Option<String>,
+    /// word that sets the tag of a function image apart
+    #[argh(option, arg_name = "word")]
+    pub(crate) image_tag_prefix: Option<String>,
 }
 
 /// Run a benchmark: build it, start it in a container, invoke it, and write experiments.json.
@@ -85,7 +89,9 @@ pub(crate) struct Package {
     name = "invoke",
     example = "sebs-lite benchmark invoke 110.dynamic-html test --repetitions 5 --validate",
     example = "sebs-lite benchmark invoke ./my-function test --input event.json --memory 256",
-    example = "sebs-lite benchmark invoke 120.uploader test --storage-configuration storage.json"
+    example = "sebs-lite benchmark invoke 120.uploader test --storage-configuration storage.json",
+    example = "sebs-lite benchmark invoke 110.dynamic-html test --system-variant container",
+    example = "sebs-lite benchmark invoke 010.sleep test --concurrency 8 --repetitions 32 --cold"
 )]
 pub(crate) struct Invoke {
     /// name of the benchmark, or path of its folder
@@ -125,7 +131,7 @@ pub(crate) struct Invoke {
     /// x64 or arm64 (default: this machine's)
     #[argh(option, arg_name = "name")]
     pub(crate) architecture: Option<String>,
-    /// package (container is not supported)
+    /// package, or container: the function is baked into an image (default: package)
     #[argh(option, arg_name = "name")]
     pub(crate) system_variant: Option<String>,
     /// build the package even if nothing changed
@@ -137,21 +143,42 @@ pub(crate) struct Invoke {
     /// run this image instead, SeBS's own for example
     #[argh(option, arg_name = "name")]
     pub(crate) image: Option<String>,
-    /// repository that runtime images are named after and pulled from
+    /// repository that images are named after and pulled from; function images are pushed to one with a registry
     #[argh(option, arg_name = "name")]
     pub(crate) repository: Option<String>,
+    /// word that sets the tag of a function image apart
+    #[argh(option, arg_name = "word")]
+    pub(crate) image_tag_prefix: Option<String>,
     /// how many invocations are measured (default: 1)
     #[argh(option, arg_name = "n")]
     pub(crate) repetitions: Option<u32>,
     /// how many invocations come first and are not recorded (default: 0)
     #[argh(option, arg_name = "n")]
     pub(crate) warmup: Option<u32>,
+    /// how many invocations are under way at a time, each on an instance of its own (default: 1)
+    #[argh(option, arg_name = "n")]
+    pub(crate) concurrency: Option<u32>,
+    /// most instances at a time; invocations beyond them wait (default: as --concurrency says)
+    #[argh(option, arg_name = "n")]
+    pub(crate) instances: Option<u32>,
+    /// how many instances are started before the first invocation (default: 1)
+    #[argh(option, arg_name = "n")]
+    pub(crate) deployments: Option<u32>,
+    /// make each invocation a cold start, on an instance that serves it alone; one that was warm has failed
+    #[argh(switch)]
+    pub(crate) cold: bool,
+    /// remove an instance that had nothing to do for so long, for example 30s (default: never)
+    #[argh(option, arg_name = "duration")]
+    pub(crate) idle_timeout: Option<String>,
     /// memory limit in MB of 2^20 bytes; 0: none (default: the benchmark's)
     #[argh(option, arg_name = "mb")]
     pub(crate) memory: Option<u64>,
     /// CPU limit in CPUs, for example 0.5; 0: none (default: the benchmark's)
     #[argh(option, arg_name = "n")]
     pub(crate) cpus: Option<f64>,
+    /// CPUs the function may run on, for example 0-1,3 (default: all)
+    #[argh(option, arg_name = "list")]
+    pub(crate) cpuset: Option<String>,
     /// longest an invocation may take, in seconds; 0: no limit (default: the benchmark's)
     #[argh(option, arg_name = "s")]
     pub(crate) timeout: Option<u64>,
@@ -215,4 +242,64 @@ pub(crate) struct Invoke {
     /// keep the sampling thread on this CPU, counted from 0
     #[argh(option, arg_name = "n")]
     pub(crate) cpu: Option<usize>,
+}
+
+/// Run every benchmark in every language it is written in, each once, and have each output judged.
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "regression",
+    note = "What this machine cannot run, for want of an image or a program, is skipped, and says why. Storage is started
+once for all of them.",
+    error_code(0, "all passed, but for what was skipped"),
+    error_code(3, "a benchmark failed, or its output is wrong"),
+    example = "sebs-lite benchmark regression",
+    example = "sebs-lite benchmark regression small --benchmark-name 110 --language python --output-dir out"
+)]
+pub(crate) struct Regression {
+    /// size of the input: test, small or large (default: test)
+    #[argh(positional)]
+    pub(crate) size: Option<String>,
+    /// name of a benchmark, or a part of it, instead of all (repeatable)
+    #[argh(option, arg_name = "name")]
+    pub(crate) benchmark_name: Vec<String>,
+    /// folder with benchmarks, run before the bundled ones (repeatable)
+    #[argh(option, arg_name = "dir")]
+    pub(crate) benchmarks: Vec<PathBuf>,
+    /// folder with the benchmarks' input data (default: benchmarks-data beside --benchmarks)
+    #[argh(option, arg_name = "dir")]
+    pub(crate) data: Option<PathBuf>,
+    /// configuration file in SeBS's format; its choice of a language is not asked
+    #[argh(option, arg_name = "file")]
+    pub(crate) config: Option<PathBuf>,
+    /// folder for the results, each in BENCHMARK-LANGUAGE/experiments.json (default: regression)
+    #[argh(option, arg_name = "dir")]
+    pub(crate) output_dir: Option<PathBuf>,
+    /// platform: local
+    #[argh(option, arg_name = "name")]
+    pub(crate) deployment: Option<String>,
+    /// python or nodejs alone (default: all that a benchmark is written in)
+    #[argh(option, arg_name = "name")]
+    pub(crate) language: Option<String>,
+    /// version of that language (default: the newest with an image here, else this host's)
+    #[argh(option, arg_name = "version")]
+    pub(crate) language_version: Option<String>,
+    /// build packages even if nothing changed
+    #[argh(switch)]
+    pub(crate) update_code: bool,
+    /// where runtime images come from: auto, local, pull, build or host (default: auto)
+    #[argh(option, arg_name = "source")]
+    pub(crate) image_source: Option<String>,
+    /// python that runs the benchmarks' input.py (default: this host's, from 3.10 on)
+    #[argh(option, arg_name = "path")]
+    pub(crate) input_python: Option<PathBuf>,
+    /// file that says where storage is, or how to start it; storage start writes such (repeatable)
+    #[argh(option, arg_name = "file")]
+    pub(crate) storage_configuration: Vec<PathBuf>,
+    /// upload input data even if they are there
+    #[argh(switch)]
+    pub(crate) update_storage: bool,
+    /// how the name of resources in storage begins that no file and no cache knows (default: local)
+    #[argh(option, arg_name = "prefix")]
+    pub(crate) resource_prefix: Option<String>,
 }

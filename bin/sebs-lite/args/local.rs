@@ -80,7 +80,7 @@ pub(crate) struct Start {
     /// x64 or arm64 (default: this machine's)
     #[argh(option, arg_name = "name")]
     pub(crate) architecture: Option<String>,
-    /// package (container is not supported)
+    /// package, or container: the function is baked into an image (default: package)
     #[argh(option, arg_name = "name")]
     pub(crate) system_variant: Option<String>,
     /// build the package even if nothing changed
@@ -92,15 +92,21 @@ pub(crate) struct Start {
     /// run this image instead, SeBS's own for example
     #[argh(option, arg_name = "name")]
     pub(crate) image: Option<String>,
-    /// repository that runtime images are named after and pulled from
+    /// repository that images are named after and pulled from; function images are pushed to one with a registry
     #[argh(option, arg_name = "name")]
     pub(crate) repository: Option<String>,
+    /// word that sets the tag of a function image apart
+    #[argh(option, arg_name = "word")]
+    pub(crate) image_tag_prefix: Option<String>,
     /// memory limit in MB of 2^20 bytes; 0: none (default: the benchmark's)
     #[argh(option, arg_name = "mb")]
     pub(crate) memory: Option<u64>,
     /// CPU limit in CPUs, for example 0.5; 0: none (default: the benchmark's)
     #[argh(option, arg_name = "n")]
     pub(crate) cpus: Option<f64>,
+    /// CPUs the function may run on, for example 0-1,3 (default: all)
+    #[argh(option, arg_name = "list")]
+    pub(crate) cpuset: Option<String>,
     /// longest an invocation may take, in seconds; 0: no limit (default: the benchmark's)
     #[argh(option, arg_name = "s")]
     pub(crate) timeout: Option<u64>,

@@ -9,7 +9,8 @@ use sebs_lite::experiment::{
     attribute_memory, note_storage, repeat,
 };
 use sebs_lite::faas::{
-    Function, FunctionConfig, Language, Resources, System, SystemResources, TriggerType, Validation,
+    Function, FunctionConfig, Language, Resources, StartKind, System, SystemResources, TriggerType,
+    Validation,
 };
 use sebs_lite::host::Host;
 use sebs_lite::local::{Local, LocalOptions, Prepared, check_trigger, prepare};
@@ -22,7 +23,7 @@ use crate::args::{Invoke, List, Package};
 use crate::exit::Exit;
 
 use super::input::{InputChoices, check_payload, check_size, make_input, read_input};
-use super::options::{Limits, TypedOptions, measuring};
+use super::options::{Limits, TypedOptions, measuring, pool_limits};
 use super::resources::Fate;
 use super::settings::BuildSettings;
 use super::{Context, VERSION};
@@ -83,6 +84,7 @@ pub(crate) fn package(context: &Context, args: &Package) -> Result<Exit> {
         context.print_json(&serde_json::json!({
             "benchmark": package.benchmark, "location": package.location, "size_bytes": package.size_bytes,
             "hash": package.hash, "rebuilt": package.rebuilt, "image": image.reference, "image_id": image.id,
+            "container": package.container,
         }))?;
     } else {
         let state = if package.rebuilt { "built" } else { "unchanged" };
@@ -91,19 +93,45 @@ pub(crate) fn package(context: &Context, args: &Package) -> Result<Exit> {
             package.location.display(),
             Bytes(package.size_bytes)
         ))?;
+        if let Some(image) = &package.container {
+            context.print(&report::function_image(image))?;
+        }
     }
     Ok(Exit::Done)
 }
 
 /// `benchmark invoke`.
 pub(crate) fn invoke(context: &Context, args: &Invoke) -> Result<Exit> {
+    let measured = measure(context, args, None)?;
+    show(context, &measured.result, measured.path.as_deref(), measured.outcome.as_ref().ok())?;
+    measured.outcome?;
+    measured.closed?;
+    Ok(verdict(&measured.result))
+}
+
+/// What a run gave, be it all or the part before a failure.
+pub(super) struct Measured {
+    pub(super) result: ExperimentResult,
+    /// Where it was saved; `None`: nothing was measured.
+    pub(super) path: Option<PathBuf>,
+    pub(super) outcome: Result<Function>,
+    /// Was all released that was not to be kept?
+    pub(super) closed: Result<()>,
+}
+
+/// Runs a benchmark, with storage of its own unless it is given some, which its giver releases.
+pub(super) fn measure(
+    context: &Context,
+    args: &Invoke,
+    shared: Option<&mut SystemResources>,
+) -> Result<Measured> {
     check_size(&args.size)?;
     if args.repetitions == Some(0) {
         return Err(Error::usage("--repetitions 0 would measure nothing: it must be at least 1"));
     }
     let settings = BuildSettings::of_invoke(&context.common, args)?;
     check_trigger(args.trigger.as_deref().map_or(Ok(TriggerType::Http), str::parse)?)?;
-    let limits = Limits::check(args.memory, args.timeout, args.cpus)?;
+    let limits = Limits::check(args.memory, args.timeout, args.cpus, args.cpuset.as_deref())?;
     let output_dir = args.output_dir.clone().unwrap_or_else(|| PathBuf::from("."));
     let mut options = local_options(args, &output_dir)?;
     let own_input = args.input.as_deref().map(|name| read_input(name, &context.cancel)).transpose()?;
@@ -117,7 +145,15 @@ pub(crate) fn invoke(context: &Context, args: &Invoke) -> Result<Exit> {
     }
     let engine = Engine::connect(&context.cancel)?;
     // Dropped after the platform is: functions may use it to their end.
-    let mut resources = settings.storage.resources(context, &engine, &cache, fate_of_storage(args))?;
+    let mut own;
+    let is_shared = shared.is_some();
+    let resources: &mut SystemResources = match shared {
+        Some(shared) => shared,
+        None => {
+            own = settings.storage.resources(context, &engine, &cache, fate_of_storage(args))?;
+            &mut own
+        }
+    };
     let choices = InputChoices {
         size: &args.size,
         own: own_input,
@@ -125,7 +161,7 @@ pub(crate) fn invoke(context: &Context, args: &Invoke) -> Result<Exit> {
         validates: args.validate,
         demanded: &settings.storage.typed,
     };
-    let (payload, input) = make_input(context, &engine, &benchmark, choices, &mut resources)?;
+    let (payload, input) = make_input(context, &engine, &benchmark, choices, resources)?;
     options.storage_env = resources.envs(&benchmark.name);
     let prepared =
         prepare(&benchmark, &settings.choices, &engine, &cache, &context.cancel, &context.line.callback())?;
@@ -135,36 +171,36 @@ pub(crate) fn invoke(context: &Context, args: &Invoke) -> Result<Exit> {
     let function_settings = function_settings(args, &prepared, &config, &options);
     let mut local = Local::new(engine.clone(), cache, options, &context.cancel)?;
     let result_config = ResultConfig {
-        deployment: describe(&local, &mut resources)?,
+        deployment: describe(&local, resources)?,
         experiments: settings.as_recorded(&prepared.package),
         function: Some(function_settings),
     };
-    let environment = environment(&engine, &prepared, &resources)?;
+    let environment = environment(&engine, &prepared, resources)?;
     let mut result = ExperimentResult::begin(result_config, environment, clock::epoch_seconds());
     let outcome = run(context, args, &mut local, &prepared, &config, &payload, &mut result, &mut store);
     let attributed = attribute(&mut local, &mut result, &mut store);
-    let outcome = outcome.and_then(|function| {
+    let outcome = outcome.and_then(|mut function| {
         attributed?;
+        download_metrics(&mut local, &function, &mut result, &mut store)?;
         if args.validate {
-            let storage = &mut ResultStorage(&mut resources);
+            let storage = &mut ResultStorage(resources);
             let language = prepared.package.runtime.language;
             let judged = validate(&mut result, &function, input, &payload, language, storage);
             store.save(&result)?;
             judged?;
         }
         if local.is_kept(&function) {
+            // Of a run of cold starts none is left.
+            local.ensure_instances(&mut function, 1)?;
             keep(&mut local, &function)?;
-            warn_of_lost_storage(&resources, args);
+            warn_of_lost_storage(resources, args);
         }
         Ok(function)
     });
     let closed = local.shutdown();
-    let released = resources.shutdown();
-    show(context, &result, store.saved_path(), outcome.as_ref().ok())?;
-    outcome?;
-    closed?;
-    released?;
-    Ok(verdict(&result))
+    let released = if is_shared { Ok(()) } else { resources.shutdown() };
+    let path = store.saved_path().map(Path::to_path_buf);
+    Ok(Measured { result, path, outcome, closed: closed.and(released) })
 }
 
 /// A function that is kept would be lost without its storage.
@@ -208,8 +244,14 @@ fn run(
     let progress = context.line.callback();
     progress.step("starting the function", "");
     let mut function = local.get_function(&prepared.package, args.function_name.as_deref(), config)?;
-    let repetitions =
-        Repetitions { payload, warmup: args.warmup.unwrap_or(0), count: args.repetitions.unwrap_or(1) };
+    local.ensure_instances(&mut function, args.deployments.unwrap_or(1) as usize)?;
+    let repetitions = Repetitions {
+        payload,
+        warmup: args.warmup.unwrap_or(0),
+        count: args.repetitions.unwrap_or(1),
+        concurrency: args.concurrency.unwrap_or(1),
+        start: if args.cold { StartKind::Cold } else { StartKind::Any },
+    };
     progress.count("invoking", 0, repetitions.count.into());
     let mut told = |number: u32, _: &_| progress.count("invoking", number.into(), repetitions.count.into());
     repeat(local, &mut function, &repetitions, result, store, &mut told)?;
@@ -224,6 +266,20 @@ fn attribute(local: &mut Local, result: &mut ExperimentResult, store: &mut Resul
     store.save(result)
 }
 
+/// Asks the platform what it knows of the invocations and of the function's instances.
+fn download_metrics(
+    local: &mut Local,
+    function: &Function,
+    result: &mut ExperimentResult,
+    store: &mut ResultStore,
+) -> Result<()> {
+    let invocations = result.invocations.0.iter_mut().filter(|(name, _)| *name == function.name);
+    let metrics = local
+        .download_metrics(function, &mut invocations.flat_map(|(_, invocations)| invocations.values_mut()))?;
+    result.metrics.insert(function.name.clone(), metrics.into());
+    store.save(result)
+}
+
 fn local_options(args: &Invoke, output_dir: &Path) -> Result<LocalOptions> {
     let typed = TypedOptions {
         function_name: args.function_name.as_deref(),
@@ -234,8 +290,11 @@ fn local_options(args: &Invoke, output_dir: &Path) -> Result<LocalOptions> {
         max_payload: args.max_payload.as_deref(),
         privileged: args.privileged,
     };
+    let (max_instances, idle_timeout) = pool_limits(args)?;
     Ok(LocalOptions {
         keep: args.keep,
+        max_instances: Some(max_instances as usize),
+        idle_timeout,
         keeps_connection: args.keep_alive,
         logs: Some(output_dir.join("logs")),
         measure: measuring(args.measure_interval.as_deref(), args.realtime, args.cpu)?,
@@ -253,10 +312,14 @@ fn function_settings(
     FunctionSettings {
         limits: config.clone(),
         code_package_hash: prepared.package.hash.clone(),
+        container: prepared.package.container.clone(),
         environment_names: options.variables().map(|(name, _)| name.to_string()).collect(),
         privileged: options.privileged,
         keep_alive: options.keeps_connection,
         warmup: args.warmup.unwrap_or(0),
+        concurrency: args.concurrency.unwrap_or(1),
+        max_instances: options.max_instances.and_then(|limit| limit.try_into().ok()),
+        cold: args.cold,
     }
 }
 
@@ -309,10 +372,9 @@ fn keep(local: &mut Local, function: &Function) -> Result<()> {
     local.keep(function)?;
     for instance in &function.instances {
         log::info!(
-            "function `{}` is kept at http://{} (`docker rm -f {:.12}` removes it)",
+            "function `{0}` is kept at http://{1} (`sebs-lite resources cleanup {0}` removes it)",
             function.name,
-            instance.url,
-            instance.instance_id
+            instance.url
         );
     }
     Ok(())
@@ -341,7 +403,7 @@ fn show(
     Ok(())
 }
 
-fn verdict(result: &ExperimentResult) -> Exit {
+pub(super) fn verdict(result: &ExperimentResult) -> Exit {
     let mut invocations = result.invocations.values().flat_map(|invocations| invocations.values());
     let is_bad = invocations.any(|invocation| {
         invocation.stats.failure || matches!(invocation.invocation.validation, Some(Validation::Invalid(_)))

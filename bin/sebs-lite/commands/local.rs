@@ -27,7 +27,7 @@ pub(crate) fn start(context: &Context, args: &Start) -> Result<Exit> {
         return Err(Error::usage("--deployments 0 would start nothing: it must be at least 1"));
     }
     let settings = BuildSettings::of_start(&context.common, args)?;
-    let limits = Limits::check(args.memory, args.timeout, args.cpus)?;
+    let limits = Limits::check(args.memory, args.timeout, args.cpus, args.cpuset.as_deref())?;
     let metering = measuring(args.measure_interval.as_deref(), args.realtime, args.cpu)?;
     let format = recording_format(args, metering.is_some())?;
     let options = typed_options(args).check()?;
@@ -60,7 +60,7 @@ pub(crate) fn start(context: &Context, args: &Start) -> Result<Exit> {
         prepare(&benchmark, &settings.choices, &engine, &cache, &context.cancel, &context.line.callback())?;
     let base_name = match &args.function_name {
         Some(name) => name.clone(),
-        None => default_name(&prepared, &resources.resources_id()?),
+        None => prepared.package.function_name(Some(&resources.resources_id()?)),
     };
     let measurement = match metering {
         Some(metering) => Some(measurement_options(&metering, format, file.reserve_recording(format)?)?),
@@ -228,12 +228,6 @@ fn measurement_options(
 /// `--remove-containers` is the default.
 fn removes_containers(context: &Context) -> bool {
     context.common.switch("remove-containers", false) != Some(false)
-}
-
-fn default_name(prepared: &Prepared, resources_id: &str) -> String {
-    let package = &prepared.package;
-    let (language, version) = (package.runtime.language, &package.runtime.version);
-    format!("sebs-{resources_id}-{}-{language}-{version}", package.benchmark)
 }
 
 fn name_of(base: &str, number: u32) -> String {

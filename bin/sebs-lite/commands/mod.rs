@@ -1,12 +1,15 @@
 //! What every command has to do its work with.
 
 pub(crate) mod benchmark;
+pub(crate) mod cleanup;
+pub(crate) mod docker;
 pub(crate) mod doctor;
 mod input;
 pub(crate) mod local;
 pub(crate) mod measure;
 mod options;
 pub(crate) mod profile;
+pub(crate) mod regression;
 mod resources;
 mod settings;
 pub(crate) mod storage;

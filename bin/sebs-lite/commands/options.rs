@@ -1,10 +1,14 @@
 //! How functions are run, as it was typed: limits, environment, where they are invoked.
 
+use std::time::Duration;
+
 use sebs_lite::faas::FunctionConfig;
 use sebs_lite::host::Host;
 use sebs_lite::local::{AddressMode, LocalOptions, MeterOptions};
 use sebs_lite::units::{self, Unit};
 use sebs_lite::{Error, Result};
+
+use crate::args::Invoke;
 
 use super::settings::interval;
 
@@ -52,6 +56,43 @@ impl TypedOptions<'_> {
     }
 }
 
+/// The most instances at a time, and how long one may be idle.
+pub(crate) fn pool_limits(args: &Invoke) -> Result<(u32, Option<Duration>)> {
+    let counts = [
+        ("--concurrency", args.concurrency),
+        ("--instances", args.instances),
+        ("--deployments", args.deployments),
+    ];
+    for (flag, count) in counts {
+        if count == Some(0) {
+            return Err(Error::usage(format!("{flag} 0 would invoke nothing: it must be at least 1")));
+        }
+    }
+    let deployments = args.deployments.unwrap_or(1);
+    let most = args.instances.unwrap_or(args.concurrency.unwrap_or(1).max(deployments));
+    if deployments > most {
+        return Err(Error::usage(format!(
+            "--deployments {deployments} starts more instances than --instances {most} allows"
+        )));
+    }
+    if most > 1 && args.port.is_some() {
+        return Err(Error::usage(
+            "--port publishes one instance: leave it out, or add --instances 1 (and no --deployments)",
+        ));
+    }
+    let Some(typed) = &args.idle_timeout else { return Ok((most, None)) };
+    if args.keep {
+        return Err(Error::usage(
+            "--idle-timeout removes instances that nobody uses, and --keep leaves them: leave one out",
+        ));
+    }
+    let idle_timeout = units::parse_duration(typed, Unit::Seconds)?;
+    if idle_timeout.is_zero() {
+        return Err(Error::usage("--idle-timeout 0 is no time: write one such as 30s, or --cold"));
+    }
+    Ok((most, Some(idle_timeout)))
+}
+
 /// How memory is sampled, without the file that it goes to; `None`: it is not.
 pub(crate) fn measuring(
     typed_interval: Option<&str>,
@@ -74,16 +115,30 @@ fn assignment(text: &str) -> Result<(String, String)> {
     }
 }
 
+/// Is this a list of CPUs as the kernel writes it: numbers, and ranges of them?
+fn is_cpu_list(text: &str) -> bool {
+    text.split(',').all(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        first.parse::<u16>().ok().zip(last.parse::<u16>().ok()).is_some_and(|(first, last)| first <= last)
+    })
+}
+
 /// A function's limits that were typed.
 pub(crate) struct Limits {
     memory: Option<u64>,
     timeout: Option<u64>,
     /// `Some(None)`: typed as 0, which means none.
     cpus: Option<Option<f64>>,
+    cpuset: Option<String>,
 }
 
 impl Limits {
-    pub(crate) fn check(memory: Option<u64>, timeout: Option<u64>, cpus: Option<f64>) -> Result<Limits> {
+    pub(crate) fn check(
+        memory: Option<u64>,
+        timeout: Option<u64>,
+        cpus: Option<f64>,
+        cpuset: Option<&str>,
+    ) -> Result<Limits> {
         // The engine's own bounds: 6 MB, and the kernel's shortest quota of 1 ms in 100 ms.
         const LEAST_MEMORY_MB: u64 = 6;
         const LEAST_CPUS: f64 = 0.01;
@@ -104,8 +159,15 @@ impl Limits {
                 return Err(Error::usage(format!("--cpus {cpus} cannot be had: it must be {range}")));
             }
         }
+        if let Some(list) = cpuset
+            && !is_cpu_list(list)
+        {
+            return Err(Error::usage(format!(
+                "--cpuset {list} is not a list of CPUs: write one such as 0-1,3"
+            )));
+        }
         let cpus = cpus.map(|cpus| (cpus != 0.0).then_some(cpus));
-        Ok(Limits { memory, timeout, cpus })
+        Ok(Limits { memory, timeout, cpus, cpuset: cpuset.map(str::to_string) })
     }
 
     pub(crate) fn over(&self, config: FunctionConfig) -> FunctionConfig {
@@ -113,7 +175,19 @@ impl Limits {
             memory: self.memory.unwrap_or(config.memory),
             timeout: self.timeout.unwrap_or(config.timeout),
             cpus: self.cpus.unwrap_or(config.cpus),
+            cpuset: self.cpuset.clone().or(config.cpuset),
             ..config
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_cpus_has_numbers_and_ranges() {
+        assert!(["0", "0-1", "0,2-3,7"].into_iter().all(is_cpu_list));
+        assert!(!["", "a", "1-0", "0,", "0-1-2", "0 1"].into_iter().any(is_cpu_list));
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use sebs_lite::benchmark::{Benchmark, Search};
 use sebs_lite::cache::Cache;
 use sebs_lite::experiment::{Configuration, ExperimentSettings};
-use sebs_lite::faas::CodePackage;
-use sebs_lite::local::BuildChoices;
+use sebs_lite::faas::{CodePackage, Platform};
+use sebs_lite::local::{BuildChoices, ContainerChoices, PLATFORMS};
 use sebs_lite::probe::{LONGEST_INTERVAL, SHORTEST_INTERVAL};
 use sebs_lite::runtime::ImageChoice;
 use sebs_lite::units::{Unit, parse_duration};
@@ -43,6 +43,7 @@ struct Typed<'a> {
     image_source: Option<&'a str>,
     image: Option<&'a str>,
     repository: Option<&'a str>,
+    image_tag_prefix: Option<&'a str>,
     storage: TypedStorage<'a>,
 }
 
@@ -64,6 +65,7 @@ macro_rules! typed {
             image_source: $args.image_source.as_deref(),
             image: $args.image.as_deref(),
             repository: $args.repository.as_deref(),
+            image_tag_prefix: $args.image_tag_prefix.as_deref(),
             storage: $storage,
         }
     };
@@ -113,8 +115,8 @@ impl BuildSettings {
             update_code: self.choices.update_code,
             update_storage: self.storage.update_storage,
             download_results: self.download_results,
-            container_deployment: false,
-            system_variant: "package".to_string(),
+            container_deployment: package.container.is_some(),
+            system_variant: if package.container.is_some() { "container" } else { "package" }.to_string(),
             architecture: package.architecture,
             runtime: package.runtime.clone(),
             flags: serde_json::json!({}),
@@ -140,7 +142,7 @@ pub(crate) fn interval(typed: Option<&str>) -> Result<Option<Duration>> {
 fn resolve(common: &Common, typed: &Typed<'_>) -> Result<BuildSettings> {
     let configuration = typed.config.map(Configuration::read).transpose()?.unwrap_or_default();
     check_platform(typed.deployment, configuration.deployment.name.as_deref())?;
-    check_system_variant(typed.system_variant, &configuration)?;
+    let container = container_choices(typed, &configuration)?;
     let chosen = &configuration.experiments;
     let name = typed.language.or(chosen.runtime.language.as_deref());
     // The file's version and variant are those of the file's language.
@@ -154,8 +156,9 @@ fn resolve(common: &Common, typed: &Typed<'_>) -> Result<BuildSettings> {
         variant: typed.language_variant.map(str::to_string).or_else(|| from_file(&chosen.runtime.variant)),
         architecture: typed.architecture.map(str::parse).transpose()?.or(chosen.architecture),
         image_choice: typed.image_source.map(str::parse).transpose()?.unwrap_or(ImageChoice::Auto),
-        image: named_image(typed)?,
+        image: named_image(typed, container.is_some())?,
         repository: typed.repository.map(str::to_string),
+        container,
         update_code,
         verbose: common.verbose,
     };
@@ -169,41 +172,54 @@ fn resolve(common: &Common, typed: &Typed<'_>) -> Result<BuildSettings> {
     })
 }
 
-/// The image that `--image` names, which nothing else is asked of.
-fn named_image(typed: &Typed<'_>) -> Result<Option<String>> {
+/// The image that `--image` names, which nothing else is asked of; a repository may still be that of function images.
+fn named_image(typed: &Typed<'_>, is_container: bool) -> Result<Option<String>> {
     let conflict = match (typed.image, typed.image_source, typed.repository) {
         (Some(_), Some("build" | "host"), _) => "--image-source",
-        (Some(_), _, Some(_)) => "--repository",
+        (Some(_), _, Some(_)) if !is_container => "--repository",
         (image, _, _) => return Ok(image.map(str::to_string)),
     };
     Err(Error::usage(format!("--image names the image to run: leave {conflict} out")))
 }
 
 fn check_platform(typed: Option<&str>, configured: Option<&str>) -> Result<()> {
-    match typed.or(configured) {
-        None | Some("local") => Ok(()),
-        Some(other) => {
-            let advice =
-                if typed.is_none() { " (`--deployment local` overrides the configuration file)" } else { "" };
-            Err(Error::usage(format!("platform `{other}` is not supported: it must be `local`{advice}")))
-        }
-    }
+    let Some(name) = typed.or(configured) else { return Ok(()) };
+    Platform::named(name, &PLATFORMS).map(drop).map_err(|error| {
+        let advice =
+            if typed.is_none() { " (`--deployment local` overrides the configuration file)" } else { "" };
+        Error::usage(format!("{error}{advice}"))
+    })
 }
 
-fn check_system_variant(typed: Option<&str>, configuration: &Configuration) -> Result<()> {
-    let is_container = match typed.or(configuration.experiments.system_variant.as_deref()) {
-        None => configuration.wants_container(),
-        Some("package") => false,
-        Some("container") => true,
-        Some(other) => {
-            return Err(Error::usage(format!("system variant `{other}` is not known: it must be `package`")));
+/// How the function is baked into an image; `None`: its package is mounted.
+fn container_choices(typed: &Typed<'_>, configuration: &Configuration) -> Result<Option<ContainerChoices>> {
+    let is_container = wants_container(typed.system_variant, configuration)?;
+    if let Some(prefix) = typed.image_tag_prefix {
+        if !is_container {
+            let text =
+                "--image-tag-prefix is for functions baked into an image: add --system-variant container";
+            return Err(Error::usage(text));
         }
-    };
-    if is_container {
-        let text = "functions baked into an image are not supported: use `--system-variant package`";
-        return Err(Error::usage(text));
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if prefix.is_empty() || !prefix.chars().all(is_allowed) {
+            return Err(Error::usage(format!(
+                "--image-tag-prefix `{prefix}` cannot be in a tag: write letters, digits, `.`, `-` and `_`"
+            )));
+        }
     }
-    Ok(())
+    let tag_prefix = typed.image_tag_prefix.map(str::to_string);
+    Ok(is_container.then_some(ContainerChoices { tag_prefix }))
+}
+
+fn wants_container(typed: Option<&str>, configuration: &Configuration) -> Result<bool> {
+    match typed.or(configuration.experiments.system_variant.as_deref()) {
+        None => Ok(configuration.wants_container()),
+        Some("package") => Ok(false),
+        Some("container") => Ok(true),
+        Some(other) => Err(Error::usage(format!(
+            "system variant `{other}` is not known: it must be `package` or `container`"
+        ))),
+    }
 }
 
 #[cfg(test)]
@@ -232,12 +248,15 @@ mod tests {
     }
 
     #[test]
-    fn a_container_deployment_is_refused_by_either_word() {
+    fn a_container_deployment_is_asked_for_by_either_word() {
         let configuration = |text| serde_json::from_str::<Configuration>(text).unwrap();
         let older = configuration(r#"{"experiments": {"container_deployment": true}}"#);
-        assert!(check_system_variant(None, &older).unwrap_err().is_usage());
-        assert!(check_system_variant(Some("package"), &older).is_ok());
-        assert!(check_system_variant(Some("container"), &configuration("{}")).is_err());
-        assert!(check_system_variant(Some("wasm"), &configuration("{}")).is_err());
+        let none = configuration("{}");
+        let variant = configuration(r#"{"experiments": {"system_variant": "container"}}"#);
+        assert!(wants_container(None, &older).unwrap() && wants_container(None, &variant).unwrap());
+        assert!(!wants_container(Some("package"), &older).unwrap());
+        assert!(wants_container(Some("container"), &none).unwrap());
+        assert!(!wants_container(None, &none).unwrap());
+        assert!(wants_container(Some("wasm"), &none).unwrap_err().is_usage());
     }
 }

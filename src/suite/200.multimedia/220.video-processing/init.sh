@@ -6,7 +6,8 @@ architecture="$3"
 
 fail() {
     echo "$1" >&2
-    exit 1
+    # EX_UNAVAILABLE: what is missing is this machine's.
+    exit 69
 }
 
 program=$(command -v ffmpeg) ||

@@ -1,0 +1,208 @@
+//! Starts instances for the pool and removes them, several at a time.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::cgroup::Memory;
+use crate::clock::Instant;
+use crate::docker::ContainerInspect;
+use crate::error::{Error, Result};
+use crate::faas::Instance;
+use crate::probe::TargetId;
+
+use super::container::{InstanceRequest, save_log};
+use super::instance::{LiveInstance, Usage};
+use super::pool::{Deployed, Pool, timeout};
+use super::short;
+use super::trigger::{HttpTrigger, TriggerOptions};
+
+/// So many instances are started or removed at a time: more would only wait in the engine.
+const AT_ONCE: usize = 8;
+
+impl Pool {
+    /// Starts an instance and has it sampled.
+    ///
+    /// # Errors
+    /// The engine refused, or it did not answer in time; its container is gone.
+    pub(super) fn start(&self, function: &str, deployed: &Deployed) -> Result<LiveInstance> {
+        let request = InstanceRequest {
+            function_name: function,
+            mounted: deployed.package.container.is_none().then_some(deployed.package.location.as_path()),
+            image_id: deployed.package.instance_image(),
+            config: &deployed.config,
+            lifetime: &deployed.lifetime,
+        };
+        let started = self
+            .starter
+            .start(&request)
+            .map_err(|error| error.context(format!("failed to start an instance of `{function}`")))?;
+        let id = started.container.id().to_string();
+        log::info!("instance {} of `{function}` answers at {}", short(&id), started.address);
+        let counter = self.count_start(function);
+        let record = Instance {
+            instance_id: id,
+            url: started.address.to_string(),
+            port: started.address.port(),
+            cold_start_counter: Some(counter),
+        };
+        let mut live = self.adopt(function, record, deployed, &started.inspected)?;
+        live.is_invoked = false;
+        live.container = Some(started.container);
+        live.phases = Some(started.phases);
+        Ok(live)
+    }
+
+    /// An instance whose container runs, which was invoked by nobody knows whom, and is not ours to remove.
+    ///
+    /// # Errors
+    /// Its address is none, or its memory is to be sampled and cannot be.
+    pub(super) fn adopt(
+        &self,
+        function: &str,
+        record: Instance,
+        deployed: &Deployed,
+        inspected: &ContainerInspect,
+    ) -> Result<LiveInstance> {
+        let address = record
+            .url
+            .parse()
+            .map_err(|_| Error::new(format!("`{}` is not the address of an instance", record.url)))?;
+        let options = &self.starter.options;
+        let trigger_options = TriggerOptions {
+            timeout: timeout(&deployed.config),
+            keeps_connection: options.keeps_connection,
+            max_payload: options.max_payload,
+        };
+        let target = self.attach(inspected)?;
+        let pid = i32::try_from(inspected.state.pid).unwrap_or(0);
+        let counters = Memory::of_process(pid, Some(&inspected.id))
+            .inspect_err(|error| log::debug!("{error}: the engine is asked instead"));
+        let mut live = LiveInstance {
+            record,
+            function: function.to_string(),
+            revision: deployed.revision,
+            serial: self.next_serial(),
+            trigger: HttpTrigger::new(address, trigger_options, &self.starter.cancel),
+            is_invoked: true,
+            is_enforced: false,
+            idle_since: Instant::now(),
+            container: None,
+            target,
+            counters: counters.ok(),
+            usage: Usage::default(),
+            phases: None,
+            stranger: None,
+            invocations: 0,
+        };
+        live.read_usage();
+        Ok(live)
+    }
+
+    fn attach(&self, inspected: &ContainerInspect) -> Result<Option<TargetId>> {
+        let mut meter = self.meter();
+        meter.as_mut().map(|meter| meter.attach_inspected(&self.starter.engine, inspected)).transpose()
+    }
+
+    /// Starts several instances, some at a time.
+    ///
+    /// # Errors
+    /// One could not be started; those that were are gone.
+    pub(super) fn start_many(
+        &self,
+        function: &str,
+        deployed: &Deployed,
+        count: usize,
+    ) -> Result<Vec<LiveInstance>> {
+        let outcomes = at_once("start", (0..count).collect(), |_| self.start(function, deployed))?;
+        let mut started = Vec::new();
+        let mut failure = None;
+        for outcome in outcomes {
+            match outcome {
+                Ok(live) => started.push(live),
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        let Some(failure) = failure else {
+            started.sort_by_key(|live| live.serial);
+            return Ok(started);
+        };
+        if let Err(error) = self.retire_many(started) {
+            log::warn!("{error}");
+        }
+        Err(failure)
+    }
+
+    /// Removes several instances, some at a time.
+    ///
+    /// # Errors
+    /// One could not be removed; the others were.
+    pub(super) fn retire_many(&self, instances: Vec<LiveInstance>) -> Result<()> {
+        at_once("removal", instances, |live| self.retire(live))?.into_iter().collect()
+    }
+
+    /// Removes an instance, after its log has been saved and its counters were read.
+    ///
+    /// # Errors
+    /// The engine could not remove it.
+    pub(super) fn retire(&self, mut live: LiveInstance) -> Result<()> {
+        let engine = self.starter.engine.without_cancel();
+        let id = live.id().to_string();
+        // A socket that outlives its container stalls the next one that is given the same address.
+        live.trigger.close();
+        let metrics = self.measure(&mut live);
+        // The log of a function that prints without end has one only when the function has.
+        if let Err(error) = engine.kill_container(&id, "SIGKILL") {
+            log::debug!("{error}");
+        }
+        self.save_log(&live.function, &id);
+        // The kernel's group goes with the container, and the descriptors with this.
+        live.counters = None;
+        let removed = match live.container.take() {
+            Some(container) => container.remove(),
+            None => engine.remove_container(&id),
+        };
+        self.forget(live, metrics);
+        removed
+    }
+
+    /// As [`Pool::retire`], for whom a failure is no reason not to go on.
+    pub(super) fn retire_or_warn(&self, live: LiveInstance) {
+        let id = live.id().to_string();
+        if let Err(error) = self.retire(live) {
+            log::warn!("failed to remove instance {}: {error}", short(&id));
+        }
+    }
+
+    /// Writes what an instance printed to its file; a log that cannot be had costs no result.
+    pub(super) fn save_log(&self, function: &str, id: &str) {
+        let Some(folder) = &self.starter.options.logs else { return };
+        if let Err(error) = save_log(&self.starter.engine.without_cancel(), folder, function, id) {
+            log::warn!("failed to save the log of instance {}: {error}", short(id));
+        }
+    }
+}
+
+/// Does something for each of some things, on a few threads; the outcomes come in any order.
+fn at_once<T: Send, R: Send>(name: &str, things: Vec<T>, work: impl Fn(T) -> R + Sync) -> Result<Vec<R>> {
+    if things.len() < 2 {
+        return Ok(things.into_iter().map(work).collect());
+    }
+    let threads = things.len().min(AT_ONCE);
+    let (queue, done) = (Mutex::new(things), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            std::thread::Builder::new()
+                .name(name.to_string())
+                .spawn_scoped(scope, || {
+                    loop {
+                        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                        let Some(thing) = next else { return };
+                        let outcome = work(thing);
+                        done.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
+                    }
+                })
+                .map_err(|error| Error::new(format!("failed to start a thread: {error}")))?;
+        }
+        Ok::<(), Error>(())
+    })?;
+    Ok(done.into_inner().unwrap_or_else(PoisonError::into_inner))
+}

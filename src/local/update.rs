@@ -1,0 +1,186 @@
+//! Updates a function while it may be invoked: other code, other limits, or instances that have served nothing.
+
+use crate::docker::ContainerLimits;
+use crate::error::Result;
+use crate::faas::{CodePackage, Function, FunctionConfig};
+use crate::units::Bytes;
+
+use super::Local;
+use super::pool::Deployed;
+
+impl Local {
+    /// Swaps all instances of a function for as many that run this package so, and only then retires the old ones, each
+    /// after the invocation it serves; both cannot have the same port, so there the old one goes first.
+    pub(super) fn replace_instances(
+        &mut self,
+        function: &mut Function,
+        package: &CodePackage,
+        config: &FunctionConfig,
+    ) -> Result<()> {
+        self.replace(function, self.deployment(&function.name, package, config), false)
+    }
+
+    /// As [`System::enforce_cold_start`](crate::faas::System::enforce_cold_start).
+    pub(super) fn start_anew(&mut self, function: &mut Function) -> Result<()> {
+        let deployed = self.deployed(function)?.as_ref().clone();
+        self.pool.count_cold_start();
+        self.replace(function, deployed, true)
+    }
+
+    fn replace(&mut self, function: &mut Function, deployed: Deployed, is_enforced: bool) -> Result<()> {
+        let name = function.name.clone();
+        let revision = self.pool.deployed(&name).map_or(0, |old| old.revision + 1);
+        let deployed = Deployed { revision, ..deployed };
+        let (hash, config) = (deployed.package.hash.clone(), deployed.config.clone());
+        let has_port = self.options().host_port.is_some();
+        let retired = if has_port {
+            self.pool.hold(&name);
+            let replaced = self.replace_at_port(&name, deployed, is_enforced);
+            self.pool.go_on(&name);
+            replaced.map(|()| Vec::new())
+        } else {
+            let count = self.pool.records(&name).len().max(1);
+            self.pool.start_many(&name, &deployed, count).map(|mut started| {
+                started.iter_mut().for_each(|live| live.is_enforced = is_enforced);
+                self.pool.swap(&name, deployed, started)
+            })
+        };
+        let retired = match retired {
+            Ok(retired) => retired,
+            Err(error) => {
+                // What was retired for its port is not there any more.
+                self.renew(function)?;
+                return Err(error);
+            }
+        };
+        function.code_package_hash = hash;
+        function.config = config;
+        self.renew(function)?;
+        self.pool.retire_many(retired)?;
+        self.pool.wait_until_drained(&name, revision)
+    }
+
+    fn replace_at_port(&self, name: &str, deployed: Deployed, is_enforced: bool) -> Result<()> {
+        self.pool.wait_until_drained(name, deployed.revision)?;
+        self.pool.retire_many(self.pool.take_out(|live| live.function == name))?;
+        let mut live = self.pool.start(name, &deployed)?;
+        live.is_enforced = is_enforced;
+        self.pool.swap(name, deployed, vec![live]);
+        Ok(())
+    }
+
+    /// Changes the limits of the instances as they run, where the engine can; else replaces them.
+    pub(super) fn change_configuration(
+        &mut self,
+        function: &mut Function,
+        package: &CodePackage,
+        config: &FunctionConfig,
+    ) -> Result<()> {
+        let in_place = limits_between(&function.config, config);
+        let Some(limits) = in_place.filter(|limits| self.change_limits(function, limits, config)) else {
+            self.engine().cancel().check()?;
+            return self.replace_instances(function, package, config);
+        };
+        log::info!("function `{}` goes on with other limits: {limits:?}", function.name);
+        let revision = self.pool.deployed(&function.name).map_or(0, |old| old.revision);
+        let deployed = Deployed { revision, ..self.deployment(&function.name, package, config) };
+        self.pool.deploy(&function.name, deployed);
+        function.config = config.clone();
+        if self.kept.contains(&function.name) {
+            self.record(function)?;
+        }
+        Ok(())
+    }
+
+    /// Gives all instances of a function other limits, those included that serve an invocation. `false`: one of them could
+    /// not be given them.
+    fn change_limits(&self, function: &Function, limits: &ContainerLimits, config: &FunctionConfig) -> bool {
+        if *limits == ContainerLimits::default() {
+            return true;
+        }
+        let is_less_memory = limits.memory.is_some()
+            && (function.config.memory == 0 || config.memory < function.config.memory);
+        let busy = self.pool.busy_ids(&function.name);
+        if is_less_memory && !busy.is_empty() {
+            // The kernel would kill one that uses more already.
+            return false;
+        }
+        let idle = self.pool.take_out(|live| live.function == function.name);
+        let fits = idle.iter().all(|live| {
+            let used = live.counters.as_ref().and_then(|counters| counters.current().ok());
+            !is_less_memory || used.zip(limits.memory).is_some_and(|(used, limit)| used < limit)
+        });
+        let ids = idle.iter().map(|live| live.id().to_string()).chain(busy);
+        let is_done = fits
+            && ids.into_iter().all(|id| {
+                let changed = self.engine().update_container(&id, limits);
+                changed.inspect_err(|error| log::info!("{error}: starting the function anew")).is_ok()
+            });
+        idle.into_iter().for_each(|live| self.pool.give_back(live));
+        is_done
+    }
+}
+
+/// What the engine has to change of running instances; `None` where it cannot: it changes limits, and lifts none.
+fn limits_between(old: &FunctionConfig, new: &FunctionConfig) -> Option<ContainerLimits> {
+    let is_alike = FunctionConfig {
+        timeout: new.timeout,
+        memory: new.memory,
+        cpus: new.cpus,
+        cpuset: new.cpuset.clone(),
+        pids_limit: new.pids_limit,
+        ..old.clone()
+    } == *new;
+    let lifts = (old.memory > 0 && new.memory == 0)
+        || (old.cpus.is_some() && new.cpus.is_none())
+        || (old.cpuset.is_some() && new.cpuset.is_none());
+    if !is_alike || lifts {
+        return None;
+    }
+    let memory = (old.memory != new.memory).then(|| Bytes::from_limit_mb(new.memory).0);
+    Some(ContainerLimits {
+        memory,
+        memory_swap: memory,
+        nano_cpus: new.cpus.filter(|cpus| old.cpus != Some(*cpus)).map(|cpus| (cpus * 1e9) as u64),
+        cpuset_cpus: new.cpuset.clone().filter(|_| old.cpuset != new.cpuset),
+        pids_limit: (old.pids_limit != new.pids_limit).then_some(new.pids_limit),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::faas::{Architecture, Language, Runtime};
+
+    fn config(memory: u64, cpus: Option<f64>) -> FunctionConfig {
+        let runtime =
+            Runtime { language: Language::Python, version: "3.11".into(), variant: "default".into() };
+        FunctionConfig {
+            timeout: 10,
+            memory,
+            runtime,
+            architecture: Architecture::X64,
+            cpus,
+            cpuset: None,
+            pids_limit: 64,
+        }
+    }
+
+    #[test]
+    fn limits_are_changed_and_a_limit_that_goes_needs_another_instance() {
+        let old = config(128, Some(1.0));
+        let longer = FunctionConfig { timeout: 0, ..old.clone() };
+        assert_eq!(limits_between(&old, &longer), Some(ContainerLimits::default()));
+        let changed = limits_between(&old, &config(256, Some(0.5))).unwrap();
+        assert_eq!((changed.memory, changed.memory_swap), (Some(256 << 20), Some(256 << 20)));
+        assert_eq!(
+            (changed.nano_cpus, changed.cpuset_cpus, changed.pids_limit),
+            (Some(500_000_000), None, None)
+        );
+        assert_eq!(limits_between(&old, &config(0, Some(1.0))), None);
+        assert_eq!(limits_between(&old, &config(128, None)), None);
+        assert!(limits_between(&config(0, None), &old).is_some());
+        let other = FunctionConfig { architecture: Architecture::Arm64, ..old.clone() };
+        assert_eq!(limits_between(&old, &other), None);
+    }
+}
