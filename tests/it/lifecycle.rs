@@ -12,7 +12,7 @@ use crate::program::{Ended, Place, function, words};
 use crate::support::{self, containers};
 
 /// Waits until a function's handler is at work.
-fn wait_for_container(engine: &Engine, name: &str) {
+pub(crate) fn wait_for_container(engine: &Engine, name: &str) {
     let deadline = Instant::now() + Duration::from_secs(120);
     loop {
         for container in engine.list_containers(&["sebs-lite=1"], Scope::Running).unwrap() {
@@ -130,14 +130,15 @@ fn a_kept_function_is_used_again_updated_and_found_gone() {
     assert_eq!(first.len(), 1);
     place.run(&words(&benchmark, &name, &[])).expect(0, &["using it as it is", "warm"]);
     assert_eq!(containers(&engine, &name), first);
-    place.run(&words(&benchmark, &name, &["--memory", "96"])).expect(0, &["another configuration", "cold"]);
-    let second = containers(&engine, &name);
-    assert!(second.len() == 1 && second != first);
+    place.run(&words(&benchmark, &name, &["--memory", "96"])).expect(0, &["another configuration", "warm"]);
+    assert_eq!(containers(&engine, &name), first);
+    let limits = engine.inspect_container(&first[0]).unwrap().host_config;
+    assert_eq!((limits.memory, limits.memory_swap), (96 << 20, 96 << 20));
     place.write("kept/python/function.py", "def handler(event):\n    return {'result': 2}\n");
     place.run(&words(&benchmark, &name, &["--memory", "96"])).expect(0, &["other code", "cold"]);
     assert_eq!(place.invocations()[0]["output"]["result"]["output"]["result"], 2);
     let third = containers(&engine, &name);
-    assert!(third.len() == 1 && third != second);
+    assert!(third.len() == 1 && third != first);
     engine.remove_container(&third[0]).unwrap();
     place.run(&words(&benchmark, &name, &["--memory", "96"])).expect(0, &["is gone", "cold"]);
     assert_eq!(containers(&engine, &name), [""; 0]);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -78,6 +78,11 @@ fn assert_adds_up(recording: &Recording) {
     }
 }
 
+/// In one write over what is there: a file that is cut first is empty for a moment, which means the end.
+fn overwrite(path: &Path, text: &str) {
+    fs::OpenOptions::new().write(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
+}
+
 #[test]
 fn targets_join_and_leave_while_it_runs() {
     let folder = Folder::create();
@@ -87,7 +92,7 @@ fn targets_join_and_leave_while_it_runs() {
     pass(20);
     let second = probe.add(target("two", &two)).unwrap();
     pass(20);
-    fs::write(&two, "3000000\n").unwrap();
+    overwrite(&two, "3000000\n");
     pass(20);
     probe.remove(first).unwrap();
     wait_until(|| probe.active() == 1);
@@ -119,7 +124,7 @@ fn a_target_that_vanishes_ends_and_the_others_go_on() {
         probe.add(target(label, path)).unwrap();
     }
     pass(20);
-    fs::write(&broken, "max\n").unwrap();
+    overwrite(&broken, "max\n");
     fs::write(&mortal, "").unwrap();
     wait_until(|| probe.active() == 1);
     pass(20);
