@@ -13,11 +13,11 @@ use sebs_lite::{Error, Result, report};
 use crate::args::{Start, Status, Stop};
 use crate::exit::Exit;
 
-use super::Context;
 use super::input::{InputChoices, check_payload, check_size, make_input, read_input};
 use super::options::{Limits, TypedOptions, measuring};
 use super::resources::Fate;
 use super::settings::BuildSettings;
+use super::{Context, missing_is_usage};
 
 /// `local start`.
 pub(crate) fn start(context: &Context, args: &Start) -> Result<Exit> {
@@ -187,11 +187,6 @@ fn check_output(output: &Path, file: &Path, deployment: &Deployment) -> Result<(
         return Err(Error::usage(text));
     }
     Ok(())
-}
-
-/// A file that was typed and is not there is the user's to mend.
-fn missing_is_usage(error: Error) -> Error {
-    if error.is_not_found() { Error::usage(error.to_string()) } else { error }
 }
 
 fn typed_options(args: &Start) -> TypedOptions<'_> {

@@ -81,6 +81,11 @@ impl Context {
     }
 }
 
+/// What was typed and is not there is the user's to mend.
+fn missing_is_usage(error: Error) -> Error {
+    if error.is_not_found() { Error::usage(error.to_string()) } else { error }
+}
+
 /// The end of a command that went on after failures: all of them, if there are any.
 fn end_with(mut failures: Vec<Error>) -> Result<Exit> {
     match failures.len() {

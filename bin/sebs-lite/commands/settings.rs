@@ -103,10 +103,7 @@ impl BuildSettings {
         let extract_to = cache.root().join("bundled");
         let search = Search { roots: &self.roots, data: self.data.as_deref(), extract_to: &extract_to };
         // A folder that was typed and is not there is the user's to mend, as an unknown name is.
-        Benchmark::find(&self.benchmark, &search).map_err(|error| match error.is_not_found() {
-            true => Error::usage(error.to_string()),
-            false => error,
-        })
+        Benchmark::find(&self.benchmark, &search).map_err(super::missing_is_usage)
     }
 
     /// As a result file holds them.

@@ -11,7 +11,7 @@ use sebs_lite::{Error, Result, report};
 use crate::args::{StartStorage, StatusOfStorage, StopStorage};
 use crate::exit::Exit;
 
-use super::Context;
+use super::{Context, missing_is_usage};
 
 /// `storage start`.
 pub(crate) fn start(context: &Context, args: &StartStorage) -> Result<Exit> {
@@ -167,11 +167,6 @@ fn engine_for(name: &str, kinds: &[StorageKind], config: Option<&Path>) -> Resul
         }
         _ => Ok(engine),
     }
-}
-
-/// A file that was typed and is not there is the user's to mend.
-fn missing_is_usage(error: Error) -> Error {
-    if error.is_not_found() { Error::usage(error.to_string()) } else { error }
 }
 
 #[cfg(test)]
