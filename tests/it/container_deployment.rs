@@ -260,7 +260,7 @@ fn an_image_is_in_its_registry_whatever_became_of_it_here_or_there() {
     let (place, name) = (Place::create("registry"), support::unique("registry"));
     let repository = format!("{}/functions", registry.name);
     let images = Images::new(&engine, &registry.name);
-    let benchmark = function(&place, &name, LOOKS);
+    let benchmark = function(&place, &name, &format!("{LOOKS}# {name}\n"));
     let docker = |command: &str, place: &Place, more: &[&str]| {
         let words = ["docker", command, &benchmark, "--repository", &repository, "--json"];
         place.run(&[&words, more].concat())
