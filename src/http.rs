@@ -5,13 +5,11 @@
 
 mod answer;
 mod connect;
+mod connection;
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsFd;
+use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
-
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::cancel::Cancel;
 use crate::clock::Instant;
@@ -19,14 +17,13 @@ use crate::error::{Error, Kind, Result};
 
 use answer::{BodyLength, ChunkScan, join_chunks, parse_head};
 use connect::connect;
-
-/// How often a wait looks at its deadline and its cancel token.
-const SLICE: Duration = Duration::from_millis(100);
+use connection::{Connection, Watch};
 
 /// The longest head of an answer, in bytes.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// How much is read at once.
+/// How much is read at once: at first, and of a longer answer.
+const FIRST_PIECE_BYTES: usize = 4 * 1024;
 const PIECE_BYTES: usize = 64 * 1024;
 
 /// What to send.
@@ -77,20 +74,25 @@ pub struct Limits<'a> {
     pub max_body_bytes: u64,
     /// Ends the exchange within 100 ms once it is triggered.
     pub cancel: &'a Cancel,
+    /// Ends it as soon, like a connection that broke, once it is triggered by somebody who knows that the peer will not
+    /// answer; `None`: there is nobody.
+    pub peer_lost: Option<&'a Cancel>,
 }
 
 /// A peer, and the connection that the last exchange with it left open, where connections are kept.
 #[derive(Debug)]
 pub struct Client {
     address: SocketAddr,
+    /// The address as a request names it.
+    host: String,
     keeps_connection: bool,
-    idle: Option<TcpStream>,
+    idle: Option<Connection>,
 }
 
 impl Client {
     /// A client of the server at `address`; with `keeps_connection` it opens a new connection only where it must.
     pub fn new(address: SocketAddr, keeps_connection: bool) -> Client {
-        Client { address, keeps_connection, idle: None }
+        Client { address, host: address.to_string(), keeps_connection, idle: None }
     }
 
     /// Sends a request and reads the whole answer. The instants are told in any case.
@@ -107,8 +109,8 @@ impl Client {
         if outcome.is_err() {
             timing.end = Instant::now();
         }
-        let outcome = outcome.and_then(|(response, stream)| {
-            self.idle = stream.filter(|_| self.keeps_connection);
+        let outcome = outcome.and_then(|(response, connection)| {
+            self.idle = connection.filter(|_| self.keeps_connection);
             response.finish()
         });
         let story = || format!("{} http://{}{}", request.method, self.address, request.path);
@@ -121,18 +123,19 @@ impl Client {
     }
 
     fn message(&self, request: &Request<'_>) -> Vec<u8> {
-        let connection = if self.keeps_connection { "keep-alive" } else { "close" };
-        let mut message = format!(
-            "{} {} HTTP/1.1\r\nHost: {}\r\nAccept: */*\r\nConnection: {connection}\r\n",
-            request.method, request.path, self.address
-        )
-        .into_bytes();
-        if let Some(body) = request.body {
-            let head = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
-            message.extend_from_slice(head.as_bytes());
+        let body = request.body.unwrap_or_default();
+        let mut message = Vec::with_capacity(256 + request.path.len() + body.len());
+        let mut add = |text: &str| message.extend_from_slice(text.as_bytes());
+        [request.method, " ", request.path, " HTTP/1.1\r\nHost: ", &self.host].into_iter().for_each(&mut add);
+        add("\r\nAccept: */*\r\nConnection: ");
+        add(if self.keeps_connection { "keep-alive\r\n" } else { "close\r\n" });
+        if request.body.is_some() {
+            add("Content-Type: application/json\r\nContent-Length: ");
+            add(&body.len().to_string());
+            add("\r\n");
         }
-        message.extend_from_slice(b"\r\n");
-        message.extend_from_slice(request.body.unwrap_or_default());
+        add("\r\n");
+        message.extend_from_slice(body);
         message
     }
 
@@ -141,72 +144,34 @@ impl Client {
         message: &[u8],
         limits: &Limits<'_>,
         timing: &mut Timing,
-    ) -> Result<(Incoming, Option<TcpStream>)> {
-        let mut stream = match self.idle.take().filter(is_quiet) {
-            Some(stream) => {
+    ) -> Result<(Incoming, Option<Connection>)> {
+        let mut connection = match self.idle.take().filter(Connection::is_quiet) {
+            Some(connection) => {
                 timing.reused_connection = true;
-                stream
+                connection
             }
-            None => connect(self.address, limits, timing.begin)?,
+            None => Connection::new(connect(self.address, limits, timing.begin)?),
         };
         timing.connected = Instant::now();
-        let watch =
-            Watch { deadline: limits.total.map(|total| timing.begin.after(total)), cancel: limits.cancel };
-        let response = match write_all(&mut stream, message, &watch) {
-            Ok(()) => read_response(&mut stream, limits, &watch, timing)?,
+        let watch = Watch {
+            deadline: limits.total.map(|total| timing.begin.after(total)),
+            cancel: limits.cancel,
+            peer_lost: limits.peer_lost,
+        };
+        let response = match connection.write_all(message, &watch) {
+            Ok(()) => read_response(&mut connection, limits, &watch, timing)?,
             // A server may refuse a large body before it has read it: its answer says why.
             Err(error) if error.is_disconnected() => {
-                let refused = read_response(&mut stream, limits, &watch, timing).ok();
+                let refused = read_response(&mut connection, limits, &watch, timing).ok();
                 Incoming { keeps_open: false, ..refused.ok_or(error)? }
             }
             Err(error) => return Err(error),
         };
         // Closing the connection is no part of the exchange.
         timing.end = Instant::now();
-        let stream = response.keeps_open.then_some(stream);
-        Ok((response, stream))
+        let connection = response.keeps_open.then_some(connection);
+        Ok((response, connection))
     }
-}
-
-/// What ends a wait before the peer does.
-struct Watch<'a> {
-    deadline: Option<Instant>,
-    cancel: &'a Cancel,
-}
-
-impl Watch<'_> {
-    fn check(&self) -> Result<()> {
-        self.cancel.check()?;
-        match self.deadline {
-            Some(deadline) if Instant::now() >= deadline => Err(Error::with_kind(Kind::Timeout, "timed out")),
-            _ => Ok(()),
-        }
-    }
-
-    /// How long to wait before the next look: never zero, which would mean for ever.
-    fn slice(&self) -> Duration {
-        let left = self.deadline.map_or(SLICE, |deadline| deadline.since(Instant::now()));
-        left.clamp(Duration::from_micros(100), SLICE)
-    }
-}
-
-/// A kept connection on which the server has neither said anything nor hung up.
-fn is_quiet(stream: &TcpStream) -> bool {
-    let mut watched = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
-    matches!(poll(&mut watched, PollTimeout::ZERO), Ok(0))
-}
-
-fn write_all(stream: &mut TcpStream, mut message: &[u8], watch: &Watch<'_>) -> Result<()> {
-    while !message.is_empty() {
-        watch.check()?;
-        stream.set_write_timeout(Some(watch.slice())).map_err(disconnected)?;
-        match stream.write(message) {
-            Ok(sent) => message = &message[sent..],
-            Err(error) if is_pause(&error) => {}
-            Err(error) => return Err(disconnected(error)),
-        }
-    }
-    Ok(())
 }
 
 /// An answer whose head has been understood and whose body has been read.
@@ -227,14 +192,14 @@ impl Incoming {
 }
 
 fn read_response(
-    stream: &mut TcpStream,
+    connection: &mut Connection,
     limits: &Limits<'_>,
     watch: &Watch<'_>,
     timing: &mut Timing,
 ) -> Result<Incoming> {
     // Read into here and then copied: a body's own buffer would have to be zeroed before each read.
-    let mut piece = vec![0; PIECE_BYTES];
-    let mut received = Vec::with_capacity(4096);
+    let mut piece = [0; FIRST_PIECE_BYTES];
+    let mut received = Vec::with_capacity(FIRST_PIECE_BYTES);
     let head = loop {
         match parse_head(&received)? {
             // 100 Continue and its like come before the answer proper.
@@ -244,7 +209,7 @@ fn read_response(
                 return Err(Error::new("the head of the answer is too long"));
             }
             None => {
-                if read_some(stream, &mut received, &mut piece, watch)? == 0 {
+                if connection.read_some(&mut received, &mut piece, watch)? == 0 {
                     return Err(closed_early(received.len()));
                 }
                 timing.first_byte.get_or_insert_with(Instant::now);
@@ -262,11 +227,13 @@ fn read_response(
     if let BodyLength::Known(length) = length {
         body.reserve(length.min(limits.max_body_bytes) as usize);
     }
+    let mut piece = Vec::new();
     while !is_whole(&body, &mut chunks)? {
+        piece.resize(PIECE_BYTES, 0);
         if body.len() as u64 > limits.max_body_bytes {
             return Err(Error::new(format!("the answer is longer than {} bytes", limits.max_body_bytes)));
         }
-        if read_some(stream, &mut body, &mut piece, watch)? == 0 {
+        if connection.read_some(&mut body, &mut piece, watch)? == 0 {
             if length == BodyLength::UntilClose {
                 break;
             }
@@ -286,31 +253,6 @@ fn read_response(
     })
 }
 
-fn read_some(
-    stream: &mut TcpStream,
-    received: &mut Vec<u8>,
-    piece: &mut [u8],
-    watch: &Watch<'_>,
-) -> Result<usize> {
-    loop {
-        // Each time, for a server that sends a little now and then leaves no wait that runs out.
-        watch.check()?;
-        stream.set_read_timeout(Some(watch.slice())).map_err(disconnected)?;
-        match stream.read(piece) {
-            Ok(read) => {
-                received.extend_from_slice(&piece[..read]);
-                return Ok(read);
-            }
-            Err(error) if is_pause(&error) => {}
-            Err(error) => return Err(disconnected(error)),
-        }
-    }
-}
-
-fn is_pause(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
-}
-
 fn disconnected(error: io::Error) -> Error {
     Error::from_source(Kind::Disconnected, "the connection broke", error)
 }
@@ -324,6 +266,7 @@ fn closed_early(received: usize) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
     use std::net::TcpListener;
 
     use super::*;
@@ -355,6 +298,7 @@ mod tests {
             total: Some(Duration::from_secs(10)),
             max_body_bytes: 1 << 20,
             cancel: &Cancel::new(),
+            peer_lost: None,
         };
         let request = Request { method: "POST", path: "/", body: Some(b"{}") };
         Client::new(address, false).send(&request, &limits)
@@ -406,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_server_is_given_up_at_the_deadline_and_on_cancel() {
+    fn a_silent_server_is_given_up_at_the_deadline_on_cancel_and_when_it_is_lost() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let cancel = Cancel::new();
@@ -415,6 +359,7 @@ mod tests {
             total: Some(Duration::from_millis(30)),
             max_body_bytes: 10,
             cancel: &cancel,
+            peer_lost: None,
         };
         let request = Request { method: "GET", path: "/alive", body: None };
         let late = Client::new(address, true).send(&request, &limits).1.unwrap_err();
@@ -424,6 +369,13 @@ mod tests {
         let thread = std::thread::spawn(move || canceller.trigger());
         assert!(Client::new(address, true).send(&request, &limits).1.unwrap_err().is_cancelled());
         thread.join().unwrap();
+        let (calm, lost) = (Cancel::new(), Cancel::new());
+        let limits = Limits { cancel: &calm, peer_lost: Some(&lost), ..limits };
+        std::thread::scope(|scope| {
+            scope.spawn(|| lost.trigger());
+            let error = Client::new(address, true).send(&request, &limits).1.unwrap_err();
+            assert!(error.is_disconnected() && error.to_string().contains("no answer can come"), "{error}");
+        });
     }
 
     #[test]
@@ -445,6 +397,7 @@ mod tests {
             total: Some(Duration::from_millis(30)),
             max_body_bytes: u64::MAX,
             cancel: &cancel,
+            peer_lost: None,
         };
         let request = Request { method: "GET", path: "/", body: None };
         assert!(Client::new(address, false).send(&request, &limits).1.unwrap_err().is_timeout());
@@ -483,8 +436,13 @@ mod tests {
             }
         });
         let cancel = Cancel::new();
-        let limits =
-            Limits { connect: Duration::from_secs(5), total: None, max_body_bytes: 10, cancel: &cancel };
+        let limits = Limits {
+            connect: Duration::from_secs(5),
+            total: None,
+            max_body_bytes: 10,
+            cancel: &cancel,
+            peer_lost: None,
+        };
         let mut client = Client::new(address, true);
         let request = Request { method: "GET", path: "/", body: None };
         assert!(!client.send(&request, &limits).0.reused_connection);

@@ -58,7 +58,7 @@ pub(super) struct Worker {
 #[derive(Debug)]
 enum Process {
     Host(Group),
-    Container(Engine, OwnedContainer),
+    Container(Box<Engine>, OwnedContainer),
 }
 
 /// What comes from the process.
@@ -280,7 +280,7 @@ fn start_in_container(
     let name = format!("sebs-lite-input-{}", files::random_hex(12));
     let container = engine.create_owned(&Owner::current()?, &Lifetime::Run, &name, spec)?;
     engine.start_container(container.id())?;
-    Ok(Process::Container(engine.clone(), container))
+    Ok(Process::Container(Box::new(engine.clone()), container))
 }
 
 fn parse(line: &[u8]) -> Result<Message> {

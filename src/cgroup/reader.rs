@@ -19,6 +19,9 @@ use crate::host::cpus_of_list;
 /// The longest text that is read: `memory.stat` has 2 kB, the others a few lines.
 const TEXT_BYTES: usize = 16 * 1024;
 
+/// The texts of a few lines: events, and what the quota did.
+const LINES_BYTES: usize = 2048;
+
 /// A counter has at most 20 digits and a line end.
 const COUNTER_BYTES: usize = 32;
 
@@ -30,6 +33,7 @@ const CHARGE_BATCH_PAGES: u64 = 64;
 const NO_LIMIT: u64 = 1 << 62;
 
 const NO_KERNEL_MEMORY: &str = "the kernel was started with `cgroup.memory=nokmem`";
+const NO_EVENT: &str = "`memory.events` does not tell it";
 const NO_SWAP: &str = "the kernel does not count swap (on some, `swapaccount=1` makes it)";
 
 /// The memory counters of one control group, with its processor time, held open.
@@ -51,12 +55,15 @@ pub struct Memory {
     swap: Held,
     /// `memory.events`, or v1's `memory.oom_control`.
     events: Held,
+    /// `memory.events` of the group above, which v2 counts this one's in, too, and which outlives it.
+    events_above: Held,
     /// v1 alone: v2 has it in `memory.events`.
     failcnt: Held,
     /// v1 alone, where swap is counted: the limit on memory and swap together.
     memsw_failcnt: Held,
     cpu_usage: Held,
-    cpu_quota: Held,
+    /// `None`: in the file of `cpu_usage`, as on v2.
+    cpu_quota: Option<Held>,
 }
 
 /// An open file.
@@ -112,10 +119,17 @@ impl Memory {
                 true => in_memory("memory.events", "the kernel has no `memory.events`"),
                 false => in_memory("memory.oom_control", "the kernel has no `memory.oom_control`"),
             },
+            events_above: match (is_v2, directory.parent()) {
+                (true, Some(above)) => held(above, "memory.events", "the group is just below the root"),
+                _ => Err("v1 counts each group alone".into()),
+            },
             failcnt: v1_only("memory.failcnt", "the kernel has no `memory.failcnt`"),
             memsw_failcnt: v1_only("memory.memsw.failcnt", NO_SWAP),
             cpu_usage: held_at(&location.cpu_usage, "cpuacct.usage"),
-            cpu_quota: held_at(&location.cpu_quota, "cpu.stat"),
+            cpu_quota: match &location.cpu_quota {
+                Ok((Version::V2, _)) if location.cpu_quota == location.cpu_usage => None,
+                _ => Some(held_at(&location.cpu_quota, "cpu.stat")),
+            },
             location,
         };
         match memory.current() {
@@ -166,6 +180,11 @@ impl Memory {
         Ok(read(&self.peak)?.map_or(Reading::Gone, Reading::Value))
     }
 
+    /// What [`peak`](Memory::peak) reads: `cgroup v2 memory.peak`.
+    pub fn peak_source(&self) -> String {
+        format!("cgroup {} {}", self.location.version, peak_name(self.location.version))
+    }
+
     /// Has the kernel count the peak anew from what is used now.
     ///
     /// v2 counts for our descriptor alone (since Linux 6.12); v1 has one count for all who read it, and only root may
@@ -198,10 +217,7 @@ impl Memory {
     pub fn stat(&self) -> Result<Reading<Stat>> {
         let mut buffer = [0; TEXT_BYTES];
         let Some(text) = text(&self.stat, &mut buffer)? else { return Ok(Reading::Gone) };
-        let number = |name, reason| match &text {
-            Ok(text) => Counter::or_absent(field(text, name), reason),
-            Err(reason) => Counter::Absent(reason.clone()),
-        };
+        let number = |name, reason| number(&text, name, reason);
         let missing = "`memory.stat` does not tell it";
         let is_v2 = self.location.version == Version::V2;
         // Each version has one of these in a file of its own.
@@ -235,24 +251,20 @@ impl Memory {
     /// # Errors
     /// When the kernel fails to read it.
     pub fn events(&self) -> Result<Reading<Events>> {
-        let mut buffer = [0; TEXT_BYTES];
+        let mut buffer = [0; LINES_BYTES];
         let Some(text) = text(&self.events, &mut buffer)? else { return Ok(Reading::Gone) };
-        let number = |name, reason| match &text {
-            Ok(text) => Counter::or_absent(field(text, name), reason),
-            Err(reason) => Counter::Absent(reason.clone()),
-        };
         let only_v2 = || Counter::Absent("cgroup v1 does not count it".into());
-        let missing = "`memory.events` does not tell it";
+        let oom_kill = self.oom_kills_in(&text);
         let events = match self.location.version {
             Version::V2 => Events {
-                oom: number("oom", missing),
-                oom_kill: number("oom_kill", missing),
-                max: number("max", missing),
-                high: number("high", missing),
+                oom: number(&text, "oom", NO_EVENT),
+                oom_kill,
+                max: number(&text, "max", NO_EVENT),
+                high: number(&text, "high", NO_EVENT),
             },
             Version::V1 => Events {
                 oom: only_v2(),
-                oom_kill: number("oom_kill", "the kernel is older than 4.13, where v1 does not count it"),
+                oom_kill,
                 max: match self.failures_v1()? {
                     Some(max) => max,
                     None => return Ok(Reading::Gone),
@@ -288,30 +300,58 @@ impl Memory {
         }))
     }
 
-    /// How much processor time the group took.
+    /// How many processes were killed for want of memory: `oom_kill` of [`events`](Memory::events) alone, in one system
+    /// call.
+    ///
+    /// # Errors
+    /// When the kernel fails to read it.
+    pub fn oom_kills(&self) -> Result<Reading<Counter>> {
+        let mut buffer = [0; LINES_BYTES];
+        let Some(text) = text(&self.events, &mut buffer)? else { return Ok(Reading::Gone) };
+        Ok(Reading::Value(self.oom_kills_in(&text)))
+    }
+
+    /// How many processes were killed for want of memory in the group above and all below that, since it was made: what
+    /// is left to be asked once this group is gone. v2 alone has it.
+    ///
+    /// # Errors
+    /// When the kernel fails to read it.
+    pub fn oom_kills_above(&self) -> Result<Reading<Counter>> {
+        let mut buffer = [0; LINES_BYTES];
+        let Some(text) = text(&self.events_above, &mut buffer)? else { return Ok(Reading::Gone) };
+        Ok(Reading::Value(number(&text, "oom_kill", NO_EVENT)))
+    }
+
+    fn oom_kills_in(&self, events: &Result<&[u8], Cow<'static, str>>) -> Counter {
+        let missing = match self.location.version {
+            Version::V2 => NO_EVENT,
+            Version::V1 => "the kernel is older than 4.13, where v1 does not count it",
+        };
+        number(events, "oom_kill", missing)
+    }
+
+    /// How much processor time the group took: in one system call on v2, in two on v1.
     ///
     /// # Errors
     /// When the kernel fails to read it.
     pub fn cpu(&self) -> Result<Reading<CpuUsage>> {
-        let mut buffer = [0; TEXT_BYTES];
-        let usage_us = match &self.location.cpu_usage {
+        let (mut buffer, mut other) = ([0; LINES_BYTES], [0; LINES_BYTES]);
+        let (usage_us, usage) = match &self.location.cpu_usage {
             Ok((Version::V1, _)) => match read(&self.cpu_usage)? {
-                Some(nanoseconds) => nanoseconds.map(|nanoseconds| nanoseconds / 1000),
+                Some(nanoseconds) => (nanoseconds.map(|nanoseconds| nanoseconds / 1000), None),
                 None => return Ok(Reading::Gone),
             },
             _ => match text(&self.cpu_usage, &mut buffer)? {
-                Some(Ok(text)) => {
-                    Counter::or_absent(field(text, "usage_usec"), "`cpu.stat` does not tell it")
-                }
-                Some(Err(reason)) => Counter::Absent(reason),
+                Some(usage) => (number(&usage, "usage_usec", "`cpu.stat` does not tell it"), Some(usage)),
                 None => return Ok(Reading::Gone),
             },
         };
-        let Some(quota) = text(&self.cpu_quota, &mut buffer)? else { return Ok(Reading::Gone) };
-        let number = |name| match &quota {
-            Ok(quota) => Counter::or_absent(field(quota, name), "the group has no cpu controller"),
-            Err(reason) => Counter::Absent(reason.clone()),
+        let quota = match (&self.cpu_quota, usage) {
+            (Some(quota), _) => text(quota, &mut other)?,
+            (None, usage) => usage,
         };
+        let Some(quota) = quota else { return Ok(Reading::Gone) };
+        let number = |name| number(&quota, name, "the group has no cpu controller");
         let throttled_us = match &self.location.cpu_quota {
             Ok((Version::V1, _)) => number("throttled_time").map(|nanoseconds| nanoseconds / 1000),
             _ => number("throttled_usec"),
@@ -320,10 +360,25 @@ impl Memory {
     }
 }
 
+/// The number after a name in the text of a file, or why there is none.
+fn number(text: &Result<&[u8], Cow<'static, str>>, name: &str, if_missing: &'static str) -> Counter {
+    match text {
+        Ok(text) => Counter::or_absent(field(text, name), if_missing),
+        Err(reason) => Counter::Absent(reason.clone()),
+    }
+}
+
 fn current_name(version: Version) -> &'static str {
     match version {
         Version::V2 => "memory.current",
         Version::V1 => "memory.usage_in_bytes",
+    }
+}
+
+fn peak_name(version: Version) -> &'static str {
+    match version {
+        Version::V2 => "memory.peak",
+        Version::V1 => "memory.max_usage_in_bytes",
     }
 }
 
@@ -420,9 +475,10 @@ fn held_at(place: &Result<(Version, PathBuf), String>, v1_name: &str) -> Held {
 
 /// The peak, and why it cannot be reset; it is open for writing only where it may be written to.
 fn open_peak(location: &Location) -> (Held, Option<Cow<'static, str>>) {
-    let (name, if_missing) = match location.version {
-        Version::V2 => ("memory.peak", "the kernel is older than 5.19, where v2 has no `memory.peak`"),
-        Version::V1 => ("memory.max_usage_in_bytes", "the kernel has no `memory.max_usage_in_bytes`"),
+    let name = peak_name(location.version);
+    let if_missing = match location.version {
+        Version::V2 => "the kernel is older than 5.19, where v2 has no `memory.peak`",
+        Version::V1 => "the kernel has no `memory.max_usage_in_bytes`",
     };
     let to_read = || held(&location.memory, name, if_missing);
     if location.subject != Subject::Container {

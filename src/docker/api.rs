@@ -188,6 +188,7 @@ pub struct ContainerConfig {
     #[serde(deserialize_with = "null_as_default")]
     pub env: Vec<String>,
     /// The reference it was created with.
+    #[serde(deserialize_with = "familiar")]
     pub image: String,
     /// Has it a terminal, so that its output is one raw stream?
     pub tty: bool,
@@ -267,6 +268,9 @@ impl NetworkSettings {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct EndpointSettings {
+    /// Id of the network.
+    #[serde(rename = "NetworkID", deserialize_with = "null_as_default")]
+    pub network_id: String,
     /// IPv4 address; empty: none.
     #[serde(rename = "IPAddress", deserialize_with = "null_as_default")]
     pub ip_address: String,
@@ -301,6 +305,7 @@ pub struct ContainerSummary {
     #[serde(deserialize_with = "without_slashes")]
     pub names: Vec<String>,
     /// The reference it was created with.
+    #[serde(deserialize_with = "familiar")]
     pub image: String,
     /// Id of the image, `sha256:…`.
     #[serde(rename = "ImageID")]
@@ -357,7 +362,7 @@ pub struct ImageInspect {
     /// Id, `sha256:…`.
     pub id: String,
     /// Its references, `repository:tag` each.
-    #[serde(deserialize_with = "null_as_default")]
+    #[serde(deserialize_with = "familiar_all")]
     pub repo_tags: Vec<String>,
     /// What registries have of it, `repository@sha256:…` each.
     #[serde(deserialize_with = "null_as_default")]
@@ -404,7 +409,7 @@ pub struct ImageSummary {
     /// Id, `sha256:…`.
     pub id: String,
     /// Its references, `repository:tag` each.
-    #[serde(deserialize_with = "null_as_default")]
+    #[serde(deserialize_with = "familiar_all")]
     pub repo_tags: Vec<String>,
     /// Labels.
     #[serde(deserialize_with = "null_as_default")]
@@ -469,66 +474,6 @@ pub struct Version {
     pub kernel_version: String,
 }
 
-/// What engine and host can do (`GET /info`).
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub struct Info {
-    /// Identifies the engine, as long as its data folder lives.
-    #[serde(rename = "ID", deserialize_with = "null_as_default")]
-    pub id: String,
-    /// Its host's name.
-    pub name: String,
-    /// The engine's own version: `20.10.24`.
-    pub server_version: String,
-    /// For people: `Debian GNU/Linux 12 (bookworm)`.
-    pub operating_system: String,
-    /// `linux` or `windows`.
-    #[serde(rename = "OSType")]
-    pub os_type: String,
-    /// As the kernel names it: `x86_64`, `aarch64`.
-    pub architecture: String,
-    /// The kernel's release.
-    pub kernel_version: String,
-    /// How many CPUs its host has.
-    #[serde(rename = "NCPU")]
-    pub ncpu: u64,
-    /// Bytes of memory its host has.
-    pub mem_total: u64,
-    /// `cgroupfs`, `systemd` or `none`.
-    pub cgroup_driver: String,
-    /// `1` or `2`; empty: not told.
-    pub cgroup_version: String,
-    /// `name=seccomp,profile=default`, `name=rootless`, `name=selinux` and their like.
-    #[serde(deserialize_with = "null_as_default")]
-    pub security_options: Vec<String>,
-    /// `overlay2` and its like.
-    #[serde(rename = "Driver")]
-    pub storage_driver: String,
-    /// Can memory be limited?
-    pub memory_limit: bool,
-    /// Can swap be limited?
-    pub swap_limit: bool,
-    /// Can the number of processes be limited?
-    pub pids_limit: bool,
-    /// The engine's data folder.
-    pub docker_root_dir: String,
-}
-
-impl Info {
-    /// Does the engine run without root's rights?
-    pub fn is_rootless(&self) -> bool {
-        self.security_options.iter().any(|option| option.split(',').any(|part| part == "name=rootless"))
-    }
-
-    /// The `uid:gid` by which a container's files are the caller's: a rootless engine maps its root to the caller.
-    pub fn caller(&self) -> String {
-        if self.is_rootless() {
-            return "0:0".to_string();
-        }
-        format!("{}:{}", nix::unistd::getuid(), nix::unistd::getgid())
-    }
-}
-
 fn as_empty_objects<S: serde::Serializer>(names: &[String], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(names.iter().map(|name| (name, serde_json::Map::new())))
 }
@@ -548,6 +493,21 @@ fn without_slash<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<St
 fn without_slashes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     let names: Option<Vec<String>> = Option::deserialize(deserializer)?;
     Ok(names.unwrap_or_default().into_iter().map(trimmed).collect())
+}
+
+/// References as people write them: `docker.io/library/a:1`, as Podman has it, is `a:1`.
+fn familiar<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(without_hub(Option::deserialize(deserializer)?.unwrap_or_default()))
+}
+
+fn familiar_all<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let references: Option<Vec<String>> = Option::deserialize(deserializer)?;
+    Ok(references.unwrap_or_default().into_iter().map(without_hub).collect())
+}
+
+fn without_hub(reference: String) -> String {
+    let bare = reference.strip_prefix("docker.io/").map(|rest| rest.strip_prefix("library/").unwrap_or(rest));
+    bare.map(str::to_string).unwrap_or(reference)
 }
 
 fn trimmed(name: String) -> String {

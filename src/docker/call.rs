@@ -21,7 +21,17 @@ use crate::wire::{self, Interrupted, Manners};
 /// is just being started through its socket, has been seen to take tens of seconds; one that takes more hangs.
 pub(super) const QUICK: Duration = Duration::from_secs(60);
 
+/// How refusals end that are conflicts whatever their status: a name that is taken, a container that does not run.
+const CONFLICTS: [&str; 2] = ["that name is already in use", "container state improper"];
+
+/// How refusals end that mean that something is not there whatever their status: it went while the engine looked.
+const MISSING: [&str; 3] = ["no such container", "no such volume", "image not known"];
+
+/// How every address begins; `docker` is the name of no host.
+const ORIGIN: &str = "http://docker";
+
 /// A request in the making.
+#[derive(Clone)]
 pub(super) struct Call<'a> {
     engine: &'a Engine,
     method: Method,
@@ -30,6 +40,8 @@ pub(super) struct Call<'a> {
     content_type: Option<&'static str>,
     header: Option<(&'static str, String)>,
     body: Vec<u8>,
+    /// Does it do no harm to make it twice?
+    is_repeatable: bool,
 }
 
 /// What the engine sent, after a status that says it did what was asked.
@@ -47,7 +59,8 @@ impl Engine {
 
     /// A call that every API version answers alike.
     pub(super) fn call_unversioned(&self, method: Method, path: &str) -> Call<'_> {
-        let target = format!("http://docker{path}");
+        let target = format!("{ORIGIN}{path}");
+        let is_repeatable = method != Method::POST;
         Call {
             engine: self,
             method,
@@ -56,6 +69,7 @@ impl Engine {
             content_type: None,
             header: None,
             body: Vec::new(),
+            is_repeatable,
         }
     }
 
@@ -118,21 +132,60 @@ impl<'a> Call<'a> {
         self
     }
 
-    /// Sends it and waits for the head of the answer.
+    /// For a POST that may be made twice: what it asks for is then there already.
+    pub(super) fn repeatable(mut self) -> Self {
+        self.is_repeatable = true;
+        self
+    }
+
+    /// Sends it and waits for the head of the answer. An engine that nobody reaches is waited for.
     pub(super) fn send(self) -> Result<Answer<'a>> {
+        loop {
+            match self.exchange() {
+                Err(error) if is_unsent(&error) => {
+                    self.engine.wait_until_back(self.engine.call_failure(error, self.limit))?;
+                }
+                sent => return self.answer(sent),
+            }
+        }
+    }
+
+    /// As [`Call::send`], but does not wait for an engine that is away.
+    pub(super) fn send_once(self) -> Result<Answer<'a>> {
         self.engine.check_cancel()?;
+        let sent = self.exchange();
+        self.answer(sent)
+    }
+
+    /// The whole answer, as JSON. Where it is lost, a call that may be made twice is.
+    pub(super) fn fetch<T: DeserializeOwned>(self) -> Result<T> {
+        self.persist(|call| call.send()?.json())
+    }
+
+    /// Waits for the end of an answer that has nothing to say. Where it is lost, a call that may be made twice is.
+    pub(super) fn perform(self) -> Result<()> {
+        self.persist(|call| call.send()?.done())
+    }
+
+    fn persist<T>(self, exchange: impl Fn(Call<'a>) -> Result<T>) -> Result<T> {
+        if self.is_repeatable { self.engine.persist(|| exchange(self.clone())) } else { exchange(self) }
+    }
+
+    fn exchange(&self) -> Result<Response<Body>, ureq::Error> {
+        wire::check(self.engine.cancel.as_ref())?;
         let agent = &self.engine.agent;
-        let sent = match self.method {
+        match self.method {
             Method::POST => self.run(agent, self.body.as_slice()),
             _ => self.run(agent, ()),
-        };
-        self.answer(sent)
+        }
     }
 
     /// Sends it with a tar archive as its body, which may have any length.
     ///
-    /// The upload has a connection of its own: should the engine refuse it half-way, the archive is read no further.
+    /// The upload has a connection of its own: should the engine refuse it half-way, the archive is read no further. An
+    /// engine that nobody reaches is waited for, before the first byte.
     pub(super) fn upload(self, archive: &mut dyn Read) -> Result<Answer<'a>> {
+        self.engine.settle()?;
         self.engine.check_cancel()?;
         let stopped = Arc::new(AtomicBool::new(false));
         let engine = self.engine;
@@ -171,6 +224,7 @@ impl<'a> Call<'a> {
         // Without the query, which may hold a proxy's password among the arguments of a build.
         let path = self.target.split('?').next().unwrap_or_default();
         log::trace!("{} {path} -> {status}", self.method);
+        self.engine.presence.note_answer();
         let mut answer = Answer { engine: self.engine, response, limit: self.limit };
         // 304: it was started, or stopped, already.
         if status.is_success() || status.as_u16() == 304 {
@@ -179,7 +233,13 @@ impl<'a> Call<'a> {
         let mut body = Vec::new();
         // A refusal whose text is cut off is still that refusal.
         let _ = answer.reader().take(1 << 20).read_to_end(&mut body);
-        Err(refusal(status.as_u16(), &body))
+        let call = format!("{} {}", self.method, path.trim_start_matches(ORIGIN));
+        let refusal = refusal(status.as_u16(), &body, &call);
+        if status.is_server_error() && self.engine.is_away() {
+            // What it could not do was for want of what it had ended already.
+            return Err(self.engine.lost(format!("it was about to end: {refusal}")));
+        }
+        Err(refusal)
     }
 }
 
@@ -263,10 +323,15 @@ impl Engine {
         }
     }
 
-    fn lost(&self, reason: impl Into<Box<dyn error::Error + Send + Sync>>) -> Error {
+    pub(super) fn lost(&self, reason: impl Into<Box<dyn error::Error + Send + Sync>>) -> Error {
         let message = format!("no answer from the engine at `{}`", self.socket.display());
         Error::from_source(Kind::Disconnected, message, reason)
     }
+}
+
+/// Was nobody there to send it to?
+fn is_unsent(error: &ureq::Error) -> bool {
+    matches!(error, ureq::Error::Io(error) if transport::is_nobody_there(error))
 }
 
 fn is_interrupted(reason: &(dyn error::Error + Send + Sync + 'static)) -> bool {
@@ -277,22 +342,31 @@ fn unsendable(error: &serde_json::Error) -> Error {
     Error::new(format!("failed to write the request as JSON: {error}"))
 }
 
-/// The error that an engine's answer is: `{"message": "…"}` by its API, else whatever text there is.
-fn refusal(status: u16, body: &[u8]) -> Error {
+/// The error that an engine's answer to `call` is: `{"message": "…"}` by its API, else whatever text there is. It
+/// `is_unavailable` where the engine has no such call at all.
+fn refusal(status: u16, body: &[u8], call: &str) -> Error {
     #[derive(Deserialize)]
     struct Refusal {
         message: String,
     }
+    let told = serde_json::from_slice::<Refusal>(body).ok();
+    let is_known_call = told.as_ref().is_none_or(|refusal| refusal.message != "page not found");
+    let text = match &told {
+        Some(refusal) => refusal.message.clone(),
+        None => String::from_utf8_lossy(body).into_owned(),
+    };
+    let text = text.trim();
+    if status == 404 && (told.is_none() || !is_known_call) {
+        return Error::new(format!("the engine does not know `{call}` (404: {text})")).unavailable();
+    }
     let kind = match status {
         404 => Kind::NotFound,
         409 => Kind::Conflict,
+        // Podman 4.3 has the words and not always the status.
+        500 if CONFLICTS.iter().any(|words| text.ends_with(words)) => Kind::Conflict,
+        500 if MISSING.iter().any(|words| text.ends_with(words)) => Kind::NotFound,
         _ => Kind::Other,
     };
-    let text = match serde_json::from_slice::<Refusal>(body) {
-        Ok(refusal) => refusal.message,
-        Err(_) => String::from_utf8_lossy(body).into_owned(),
-    };
-    let text = text.trim();
     if text.is_empty() {
         return Error::with_kind(kind, format!("the engine answered with status {status}"));
     }
@@ -363,12 +437,28 @@ mod tests {
 
     #[test]
     fn a_refusal_says_what_the_engine_says() {
+        let refusal = |status: u16, body: &[u8]| refusal(status, body, "POST /v1.41/containers/x/update");
         let error = refusal(404, br#"{"message":"No such container: x"}"#);
         assert_eq!(error.to_string(), "No such container: x");
         assert!(error.is_not_found());
         assert!(refusal(409, b"{\"message\":\"in use\"}").is_conflict());
         assert_eq!(refusal(502, b"Bad Gateway\n").to_string(), "Bad Gateway");
         assert_eq!(refusal(500, b"").to_string(), "the engine answered with status 500");
+        for body in [b"{\"message\":\"page not found\"}".as_slice(), b"Not Found\n"] {
+            let unknown = refusal(404, body);
+            assert!(!unknown.is_not_found(), "{unknown}");
+            assert!(
+                unknown.to_string().contains("does not know `POST /v1.41/containers/x/update`"),
+                "{unknown}"
+            );
+        }
+        let taken = br#"{"cause":"that name is already in use","message":"container create: creating container
+            storage: the container name \"x\" is already in use by 0f: that name is already in use","response":500}"#;
+        let full = refusal(500, b"{\"message\":\"no space left\"}");
+        assert!(!full.is_conflict() && !full.is_not_found());
+        let went = br#"{"message":"container 0f does not exist in database: no such container"}"#;
+        assert!(refusal(500, went).is_not_found());
+        assert!(refusal(500, &taken.map(|byte| if byte == b'\n' { b' ' } else { byte })).is_conflict());
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! The life of a container: create, start, inspect, list, wait, logs, pause, stop, kill, remove.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde_json::json;
 
 use super::call::{Answer, Call, QUICK, escaped};
 use super::frames::{Framing, Splitter, Stream};
+use super::labels::{self, Labelled};
 use super::{ContainerInspect, ContainerSpec, ContainerSummary, Created, Engine, Scope};
 use crate::error::{Context, Error, Result};
 
@@ -71,7 +72,7 @@ impl Engine {
     /// When the container is not there (`is_not_found`), or its command or its mounts are not as the engine needs
     /// them.
     pub fn start_container(&self, id: &str) -> Result<()> {
-        let start = || self.post(&path(id, "/start")).send()?.done();
+        let start = || self.post(&path(id, "/start")).repeatable().perform();
         start().context(|| format!("failed to start {}", named(id)))
     }
 
@@ -80,7 +81,7 @@ impl Engine {
     /// # Errors
     /// `is_not_found` when there is none of that id or name.
     pub fn inspect_container(&self, id: &str) -> Result<ContainerInspect> {
-        let inspect = || self.get(&path(id, "/json")).send()?.json();
+        let inspect = || self.get(&path(id, "/json")).fetch();
         inspect().context(|| format!("failed to inspect {}", named(id)))
     }
 
@@ -90,10 +91,9 @@ impl Engine {
     /// When the engine cannot be reached.
     pub fn list_containers(&self, labels: &[&str], scope: Scope) -> Result<Vec<ContainerSummary>> {
         let all = if scope == Scope::All { "1" } else { "0" };
-        let filters = json!({ "label": labels });
-        let list =
-            || self.get("/containers/json").query("all", all).query_json("filters", &filters)?.send()?.json();
-        list().context(|| "failed to list containers".to_string())
+        let list = || labels::filter(self.get("/containers/json").query("all", all), labels)?.fetch();
+        let listed = labels::listed(list).context(|| "failed to list containers".to_string())?;
+        Ok(labels::with_all(listed, labels))
     }
 
     /// Waits until a container does not run, and says how it ended: its exit code.
@@ -107,12 +107,12 @@ impl Engine {
     }
 
     fn wait_inner(&self, id: &str, limit: Option<Duration>) -> Result<i64> {
-        let call = self.post(&path(id, "/wait"));
+        let call = self.post(&path(id, "/wait")).repeatable();
         let call = match limit {
             Some(limit) => call.within(limit),
             None => call.without_limit(),
         };
-        let ended: Waited = call.send()?.json()?;
+        let ended: Waited = call.fetch()?;
         match ended.error {
             Some(error) if !error.message.is_empty() => Err(Error::new(error.message)),
             _ => Ok(ended.status_code),
@@ -128,7 +128,10 @@ impl Engine {
     pub fn container_logs(&self, id: &str, tail: Option<usize>) -> Result<Logs> {
         let mut logs = Logs::default();
         let tail = tail.map_or_else(|| "all".to_string(), |lines| lines.to_string());
-        self.read_logs(id, &[("tail", &tail)], &mut |stream, bytes| logs.push(stream, bytes))?;
+        self.persist(|| {
+            logs = Logs::default();
+            self.read_logs(id, &[("tail", &tail)], &mut |stream, bytes| logs.push(stream, bytes))
+        })?;
         Ok(logs)
     }
 
@@ -165,11 +168,16 @@ impl Engine {
     pub fn stop_container(&self, id: &str, timeout: Duration) -> Result<()> {
         let seconds = timeout.as_secs().saturating_add(u64::from(timeout.subsec_nanos() > 0));
         let stop = || {
-            let call = self.post(&path(id, "/stop")).query("t", &seconds.to_string());
+            let call = self.post(&path(id, "/stop")).repeatable().query("t", &seconds.to_string());
             // It takes what it was given, and then as long as any call.
-            call.within(Duration::from_secs(seconds).saturating_add(QUICK)).send()?.done()
+            call.within(Duration::from_secs(seconds).saturating_add(QUICK)).perform()
         };
-        unless_gone(stop()).context(|| format!("failed to stop {}", named(id)))
+        let stopped = stop().or_else(|error| match error.is_conflict() {
+            // Podman stops none that is frozen.
+            true => self.unpause_container(id).and_then(|()| stop()).map_err(|_| error),
+            false => Err(error),
+        });
+        unless_gone(stopped).context(|| format!("failed to stop {}", named(id)))
     }
 
     /// Sends a signal, `SIGKILL` or `KILL`, to a container's first process.
@@ -177,8 +185,10 @@ impl Engine {
     /// # Errors
     /// `is_not_found` when the container is not there, `is_conflict` when it does not run.
     pub fn kill_container(&self, id: &str, signal: &str) -> Result<()> {
-        let kill = || self.post(&path(id, "/kill")).query("signal", signal).send()?.done();
-        kill().context(|| format!("failed to send {signal} to {}", named(id)))
+        let call = self.post(&path(id, "/kill")).query("signal", signal);
+        // Nobody is killed twice; other signals may mean something each time.
+        let call = if signal.ends_with("KILL") { call.repeatable() } else { call };
+        call.perform().context(|| format!("failed to send {signal} to {}", named(id)))
     }
 
     /// Removes a container, running or not, with the volumes that have no name. One that is not there, or is being
@@ -193,7 +203,7 @@ impl Engine {
     pub(super) fn remove_container_within(&self, id: &str, limit: Duration) -> Result<()> {
         let remove = || {
             let call = self.delete(&path(id, "")).query("force", "1").query("v", "1");
-            call.within(limit).send()?.done()
+            call.within(limit).perform()
         };
         let removed = match unless_gone(remove()) {
             Err(error) if error.is_conflict() && error.to_string().contains("already in progress") => Ok(()),
@@ -207,7 +217,7 @@ impl Engine {
     /// # Errors
     /// When it is not there (`is_not_found`), or does not run, or is frozen (`is_conflict`).
     pub fn pause_container(&self, id: &str) -> Result<()> {
-        let pause = || self.post(&path(id, "/pause")).send()?.done();
+        let pause = || self.post(&path(id, "/pause")).perform();
         pause().context(|| format!("failed to pause {}", named(id)))
     }
 
@@ -216,8 +226,14 @@ impl Engine {
     /// # Errors
     /// When it is not there (`is_not_found`), or is not frozen.
     pub fn unpause_container(&self, id: &str) -> Result<()> {
-        let unpause = || self.post(&path(id, "/unpause")).send()?.done();
+        let unpause = || self.post(&path(id, "/unpause")).perform();
         unpause().context(|| format!("failed to unpause {}", named(id)))
+    }
+}
+
+impl Labelled for ContainerSummary {
+    fn labels(&self) -> &BTreeMap<String, String> {
+        &self.labels
     }
 }
 

@@ -56,17 +56,30 @@ impl fmt::Debug for Credentials {
 /// The value of the engine's `X-Registry-Auth` header: without credentials, those of nobody, which some engines insist
 /// on being told.
 pub(super) fn header(credentials: Option<&Credentials>, registry: &str) -> String {
-    let server = key(registry);
-    let told = match credentials {
-        None => serde_json::json!({}),
-        Some(Credentials::Password { username, password }) => {
-            serde_json::json!({"username": username, "password": password, "serveraddress": server})
-        }
-        Some(Credentials::IdentityToken(token)) => {
-            serde_json::json!({"identitytoken": token, "serveraddress": server})
-        }
-    };
+    let told = credentials.map_or(serde_json::json!({}), |credentials| credentials.told_to(key(registry)));
     URL_SAFE.encode(told.to_string())
+}
+
+/// The value of the engine's `X-Registry-Config` header, for an image whose base images may be in any of some registries.
+pub(super) fn config_header(known: &BTreeMap<String, Credentials>) -> String {
+    let told = known.iter().map(|(registry, credentials)| {
+        let server = key(registry);
+        (server.to_string(), credentials.told_to(server))
+    });
+    URL_SAFE.encode(serde_json::Value::Object(told.collect()).to_string())
+}
+
+impl Credentials {
+    fn told_to(&self, server: &str) -> serde_json::Value {
+        match self {
+            Credentials::Password { username, password } => {
+                serde_json::json!({"username": username, "password": password, "serveraddress": server})
+            }
+            Credentials::IdentityToken(token) => {
+                serde_json::json!({"identitytoken": token, "serveraddress": server})
+            }
+        }
+    }
 }
 
 /// The credentials for a registry in the docker CLI's folder; `None`: there are none.
@@ -76,22 +89,40 @@ pub(super) fn header(credentials: Option<&Credentials>, registry: &str) -> Strin
 /// # Errors
 /// The configuration file is there but cannot be read or understood; `is_cancelled`.
 pub(super) fn find(folder: &Path, registry: &str, cancel: &Cancel) -> Result<Option<Credentials>> {
-    let path = config_file(folder);
-    let text = match std::fs::read(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).context(|| format!("failed to read `{}`", path.display())),
-    };
-    let config = parse(&path, &text)?;
-    if let Some(helper) = config.helper(registry) {
-        match ask_helper(helper, key(registry), cancel) {
-            Ok(Some(credentials)) => return Ok(Some(credentials)),
+    let config = read(&config_file(folder))?;
+    config.credentials(folder, registry, cancel)
+}
+
+/// The credentials for every registry that the docker CLI's folder names, as the CLI sends them for a build: which of
+/// them a Dockerfile is about, the engine finds out.
+///
+/// # Errors
+/// The configuration file is there but cannot be read or understood; `is_cancelled`.
+pub(super) fn find_all(folder: &Path, cancel: &Cancel) -> Result<BTreeMap<String, Credentials>> {
+    let config = read(&config_file(folder))?;
+    let mut known = BTreeMap::new();
+    for registry in config.auths.keys().chain(config.helpers.keys()).map(|name| registry_named(name)) {
+        if known.contains_key(registry) {
+            continue;
+        }
+        match config.credentials(folder, registry, cancel) {
+            Ok(Some(credentials)) => drop(known.insert(registry.to_string(), credentials)),
             Ok(None) => {}
             Err(error) if error.is_cancelled() => return Err(error),
+            // The build may have nothing to do with that registry.
             Err(error) => log::warn!("no credentials for registry `{registry}`: {error}"),
         }
     }
-    config.stored(registry).context(|| format!("`{}` is damaged (log in again)", path.display()))
+    Ok(known)
+}
+
+/// The CLI's configuration; without a file, an empty one.
+fn read(path: &Path) -> Result<Config> {
+    match std::fs::read(path) {
+        Ok(text) => parse(path, &text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Config::default()),
+        Err(error) => Err(error).context(|| format!("failed to read `{}`", path.display())),
+    }
 }
 
 /// The file in the docker CLI's folder that has credentials.
@@ -137,27 +168,42 @@ fn parse(path: &Path, text: &[u8]) -> Result<Config> {
 }
 
 impl Config {
+    /// What its helper or it itself has for a registry.
+    fn credentials(&self, folder: &Path, registry: &str, cancel: &Cancel) -> Result<Option<Credentials>> {
+        if let Some(helper) = self.helper(registry) {
+            match ask_helper(helper, key(registry), cancel) {
+                Ok(Some(credentials)) => return Ok(Some(credentials)),
+                Ok(None) => {}
+                Err(error) if error.is_cancelled() => return Err(error),
+                Err(error) => log::warn!("no credentials for registry `{registry}`: {error}"),
+            }
+        }
+        let about = || format!("`{}` is damaged (log in again)", config_file(folder).display());
+        self.stored(registry).context(about)
+    }
+
     /// The helper to ask about a registry.
     fn helper(&self, registry: &str) -> Option<&str> {
-        let own = self.helpers.iter().find(|(name, _)| is_for(name, registry)).map(|(_, helper)| helper);
+        let own =
+            self.helpers.iter().find(|(name, _)| registry_named(name) == registry).map(|(_, helper)| helper);
         own.or(Some(&self.store)).map(String::as_str).filter(|helper| !helper.is_empty())
     }
 
     /// What the file itself has for a registry.
     fn stored(&self, registry: &str) -> Result<Option<Credentials>> {
         let exact = self.auths.get(key(registry));
-        let alike = || self.auths.iter().find(|(name, _)| is_for(name, registry)).map(|(_, stored)| stored);
+        let alike =
+            || self.auths.iter().find(|(name, _)| registry_named(name) == registry).map(|(_, stored)| stored);
         exact.or_else(alike).map_or(Ok(None), Stored::credentials)
     }
 }
 
-/// Is that the name of a registry in the file, be it with scheme and path, as older versions of the CLI wrote it?
-fn is_for(name: &str, registry: &str) -> bool {
+/// The registry that a name in the file is about: it may have scheme and path, as older versions of the CLI wrote it.
+fn registry_named(name: &str) -> &str {
     let bare = name.strip_prefix("https://").or(name.strip_prefix("http://")).unwrap_or(name);
-    let host = bare.split('/').next().unwrap_or_default();
-    match registry {
-        HUB => ["index.docker.io", "docker.io", "registry-1.docker.io"].contains(&host),
-        _ => host == registry,
+    match bare.split('/').next().unwrap_or_default() {
+        "index.docker.io" | "docker.io" | "registry-1.docker.io" => HUB,
+        host => host,
     }
 }
 
@@ -284,6 +330,23 @@ mod tests {
             assert_eq!(stored(none), None, "{none}");
         }
         assert_eq!(config.helper(HUB), None);
+    }
+
+    #[test]
+    fn a_build_is_told_of_all_that_there_are() {
+        let folder = std::env::temp_dir().join(format!("sebs-lite-credentials-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let text = r#"{"auths": {"https://index.docker.io/v1/": {"auth": "aHViOng="}, "none.example": {},
+            "damaged.example": {"auth": "aHVzaA=="}, "token.example": {"identitytoken": "t0"}}}"#;
+        std::fs::write(config_file(&folder), text).unwrap();
+        let known = find_all(&folder, &Cancel::new()).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(known.keys().collect::<Vec<_>>(), [HUB, "token.example"]);
+        let told = URL_SAFE.decode(config_header(&known)).unwrap();
+        let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
+        assert_eq!(told[HUB_KEY]["username"], "hub");
+        assert_eq!(told["token.example"]["identitytoken"], "t0");
+        assert_eq!(find_all(&folder, &Cancel::new()).unwrap(), BTreeMap::new());
     }
 
     #[test]

@@ -2,11 +2,13 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Kind, Result};
+use crate::units::{self, Unit};
 
 /// What the environment says of engines.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +23,8 @@ pub(super) struct Environment {
     pub(super) home: Option<PathBuf>,
     /// `XDG_RUNTIME_DIR`.
     pub(super) xdg_runtime_dir: Option<PathBuf>,
+    /// `SEBS_LITE_ENGINE_WAIT`.
+    pub(super) engine_wait: Option<String>,
 }
 
 /// A socket, and who says that an engine listens there.
@@ -32,6 +36,9 @@ pub(super) struct Candidate {
 
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 
+/// That of a Podman that root's systemd starts.
+const PODMAN_SOCKET: &str = "/run/podman/podman.sock";
+
 impl Environment {
     /// The environment of this process; an empty variable is none.
     pub(super) fn current() -> Environment {
@@ -42,7 +49,18 @@ impl Environment {
             docker_config: text("DOCKER_CONFIG").map(PathBuf::from),
             home: text("HOME").map(PathBuf::from),
             xdg_runtime_dir: text("XDG_RUNTIME_DIR").map(PathBuf::from),
+            engine_wait: text("SEBS_LITE_ENGINE_WAIT"),
         }
+    }
+
+    /// How long an engine is waited for that goes away; `None`: nobody says.
+    ///
+    /// # Errors
+    /// `is_usage`: what the variable has is no duration.
+    pub(super) fn patience(&self) -> Result<Option<Duration>> {
+        let Some(text) = &self.engine_wait else { return Ok(None) };
+        let read = units::parse_duration(text, Unit::Seconds);
+        read.map(Some).map_err(|error| error.context("SEBS_LITE_ENGINE_WAIT is not as it should be"))
     }
 
     /// The docker CLI's folder.
@@ -63,10 +81,10 @@ pub(super) fn candidates(
     read: &dyn Fn(&Path) -> io::Result<String>,
 ) -> Result<Vec<Candidate>> {
     if let Some(host) = &environment.docker_host {
-        return Ok(vec![chosen(host, "DOCKER_HOST")?]);
+        return Ok(vec![chosen(host, "DOCKER_HOST", environment)?]);
     }
     if let Some((name, host)) = context_host(environment, read)? {
-        return Ok(vec![chosen(&host, &format!("docker context `{name}`"))?]);
+        return Ok(vec![chosen(&host, &format!("docker context `{name}`"), environment)?]);
     }
     let mut candidates = vec![Candidate { socket: DEFAULT_SOCKET.into(), origin: "the default".to_string() }];
     if let Some(folder) = &environment.xdg_runtime_dir {
@@ -76,14 +94,56 @@ pub(super) fn candidates(
     Ok(candidates)
 }
 
-fn chosen(host: &str, origin: &str) -> Result<Candidate> {
+/// Where Podman's service listens, best first. It is never taken of itself: what was measured on one engine is not what
+/// was measured on another, and which one runs today is no choice.
+pub(super) fn podman_sockets(environment: &Environment) -> Vec<PathBuf> {
+    let own = environment.xdg_runtime_dir.iter().map(|folder| folder.join("podman/podman.sock"));
+    own.chain([PathBuf::from(PODMAN_SOCKET)]).collect()
+}
+
+fn chosen(host: &str, origin: &str, environment: &Environment) -> Result<Candidate> {
     match host.strip_prefix("unix://") {
         Some(path) if path.starts_with('/') => {
             Ok(Candidate { socket: path.into(), origin: origin.to_string() })
         }
         _ => Err(Error::usage(format!(
-            "{origin} names the engine `{host}`, but only Unix sockets are supported: unix:///path/to/docker.sock"
+            "{origin} names the engine `{host}`, but {}",
+            advice(host, environment)
         ))),
+    }
+}
+
+/// What is wrong with the name of an engine, and what would be right.
+fn advice(host: &str, environment: &Environment) -> String {
+    let example = format!("unix://{DEFAULT_SOCKET}");
+    let Some((scheme, rest)) = host.split_once("://") else {
+        let path = absolute(host, environment);
+        return format!("it has to begin with `unix://`: unix://{path}");
+    };
+    match scheme {
+        "unix" if rest.is_empty() => format!("no path follows: {example}"),
+        "unix" => format!("its path has to be absolute: unix://{}", absolute(rest, environment)),
+        "ssh" => format!(
+            "only Unix sockets are supported: run this program over there, or forward its socket \
+             (`ssh -nNT -L /tmp/engine.sock:{DEFAULT_SOCKET} {rest}`) and name that: unix:///tmp/engine.sock"
+        ),
+        "fd" => format!(
+            "that is how a daemon names a socket it was given; its clients name the socket: {example}"
+        ),
+        "npipe" => format!("only Unix sockets are supported, and that is Windows' own kind: {example}"),
+        _ => format!(
+            "only Unix sockets are supported: run this program on that machine, where memory can be sampled, and name \
+             its socket: {example}"
+        ),
+    }
+}
+
+/// A path as the user will have meant it, from the root on.
+fn absolute(path: &str, environment: &Environment) -> String {
+    let home = || environment.home.clone().unwrap_or_else(|| "/home/you".into());
+    match path.strip_prefix("~/") {
+        Some(rest) => home().join(rest).display().to_string(),
+        None => Path::new("/path/to").join(path).display().to_string(),
     }
 }
 
@@ -191,12 +251,41 @@ mod tests {
 
     #[test]
     fn what_is_no_unix_socket_is_refused_and_the_user_told_what_would_do() {
-        for host in ["tcp://10.0.0.1:2375", "ssh://me@lab", "unix://", "/var/run/docker.sock"] {
+        for (host, right) in [
+            ("tcp://10.0.0.1:2375", "run this program on that machine"),
+            ("https://10.0.0.1:2376", "unix:///var/run/docker.sock"),
+            ("ssh://me@lab", "`ssh -nNT -L /tmp/engine.sock:/var/run/docker.sock me@lab`"),
+            ("npipe:////./pipe/docker_engine", "Windows"),
+            ("fd://", "its clients name the socket: unix:///var/run/docker.sock"),
+            ("unix://", "no path follows"),
+            ("unix://~/engine.sock", "has to be absolute: unix:///home/me/engine.sock"),
+            ("unix://run/engine.sock", "has to be absolute: unix:///path/to/run/engine.sock"),
+            ("/var/run/docker.sock", "has to begin with `unix://`: unix:///var/run/docker.sock"),
+            ("~/engine.sock", "unix:///home/me/engine.sock"),
+        ] {
             let environment = Environment { docker_host: Some(host.into()), ..home() };
             let error = sockets(&environment, &[]).unwrap_err();
             assert!(error.is_usage());
-            assert!(error.to_string().contains(host) && error.to_string().contains("unix:///"), "{error}");
+            assert!(error.to_string().contains(host) && error.to_string().contains(right), "{error}");
         }
+    }
+
+    #[test]
+    fn a_path_is_taken_as_it_is() {
+        let odd = "/tmp/my engine%20/~/d.sock";
+        let environment = Environment { docker_host: Some(format!("unix://{odd}")), ..home() };
+        assert_eq!(sockets(&environment, &[]).unwrap(), [odd]);
+    }
+
+    #[test]
+    fn podmans_own_sockets_are_known_and_not_tried() {
+        let environment = Environment { xdg_runtime_dir: Some("/run/user/7".into()), ..home() };
+        let known = podman_sockets(&environment);
+        assert_eq!(
+            known,
+            [Path::new("/run/user/7/podman/podman.sock"), Path::new("/run/podman/podman.sock")]
+        );
+        assert!(sockets(&environment, &[]).unwrap().iter().all(|socket| !socket.contains("podman")));
     }
 
     #[test]
@@ -217,6 +306,18 @@ mod tests {
             error.to_string().contains("docker context `rootless` names the engine `ssh://me@lab`"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn how_long_an_engine_is_waited_for_is_a_duration() {
+        let wait = |text: Option<&str>| {
+            Environment { engine_wait: text.map(str::to_string), ..Environment::default() }.patience()
+        };
+        assert_eq!(wait(None).unwrap(), None);
+        assert_eq!(wait(Some("90")).unwrap(), Some(Duration::from_secs(90)));
+        assert_eq!(wait(Some("0s")).unwrap(), Some(Duration::ZERO));
+        let error = wait(Some("long")).unwrap_err();
+        assert!(error.is_usage() && error.to_string().contains("SEBS_LITE_ENGINE_WAIT"), "{error}");
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Engine {
             working_dir: &spec.working_dir,
         };
         let path = format!("/containers/{}/exec", super::call::escaped(id));
-        let created: CreatedExec = self.post(&path).json(&request)?.send()?.json()?;
+        let created: CreatedExec = self.post(&path).json(&request)?.fetch()?;
         let mut output = ExecOutput::default();
         let mut splitter = Splitter::new(Framing::Multiplexed);
         let mut sink = |stream, bytes: &[u8]| match stream {
@@ -43,7 +43,7 @@ impl Engine {
         let start = self.post(&format!("/exec/{}/start", created.id)).json(&StartExec::default())?;
         start.without_limit().send()?.for_each_piece(|piece| splitter.push(piece, &mut sink))?;
         splitter.finish()?;
-        let ended: InspectedExec = self.get(&format!("/exec/{}/json", created.id)).send()?.json()?;
+        let ended: InspectedExec = self.get(&format!("/exec/{}/json", created.id)).fetch()?;
         output.exit_code = ended.exit_code.ok_or_else(|| {
             Error::with_kind(Kind::Disconnected, "the connection was lost before the command ended")
         })?;

@@ -1,13 +1,13 @@
 //! The life of an image on its engine: inspect, list, build, import, tag, remove.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 
-use serde_json::json;
-
 use super::call::{Answer, escaped_reference};
+use super::labels::{self, Labelled};
 use super::stream::{self, Outcome};
 use super::{BuildOptions, Engine, ImageInspect, ImageSummary};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::progress::Progress;
 
 impl Engine {
@@ -16,7 +16,7 @@ impl Engine {
     /// # Errors
     /// `is_not_found` when the engine has none.
     pub fn inspect_image(&self, reference: &str) -> Result<ImageInspect> {
-        let inspect = || self.get(&path(reference, "/json")).send()?.json();
+        let inspect = || self.get(&path(reference, "/json")).fetch();
         inspect().context(|| format!("failed to inspect image `{reference}`"))
     }
 
@@ -25,9 +25,9 @@ impl Engine {
     /// # Errors
     /// When the engine cannot be reached.
     pub fn list_images(&self, labels: &[&str]) -> Result<Vec<ImageSummary>> {
-        let filters = json!({ "label": labels });
-        let list = || self.get("/images/json").query_json("filters", &filters)?.send()?.json();
-        list().context(|| "failed to list images".to_string())
+        let list = || labels::filter(self.get("/images/json"), labels)?.fetch();
+        let listed = labels::listed(list).context(|| "failed to list images".to_string())?;
+        Ok(labels::with_all(listed, labels))
     }
 
     /// Has the engine build an image from a tar archive that holds the Dockerfile and all it copies.
@@ -35,7 +35,8 @@ impl Engine {
     /// There is no time limit: a step may install what it likes. The cancel token ends it, and the step with it.
     ///
     /// # Errors
-    /// When a step fails: the text has the engine's words and the last lines of the step's output. When `context`
+    /// When a step fails: the text has the engine's words and the last lines of the step's output. When a base image is in
+    /// a registry that wants other credentials than those of the docker CLI's configuration (`is_denied`). When `context`
     /// cannot be read.
     pub fn build_image(
         &self,
@@ -67,8 +68,9 @@ impl Engine {
         if options.pull {
             call = call.query("pull", "1");
         }
-        let answer = call.without_limit().upload(context)?;
-        follow(answer, &format!("building image {}", options.tag), progress)
+        // A base image may be in a registry that wants them.
+        let answer = self.with_all_access(call)?.without_limit().upload(context)?;
+        follow(answer, &format!("building image {}", options.tag), progress).map_err(explain_base)
     }
 
     /// Makes an image of one layer from a tar archive of its root folder, and gives back its id.
@@ -85,10 +87,9 @@ impl Engine {
         changes: &[String],
         progress: &Progress,
     ) -> Result<String> {
-        let (repository, version) = split(reference);
         let mut import = || {
-            let mut call = self.post("/images/create").query("fromSrc", "-").query("repo", repository);
-            call = call.query("tag", version.unwrap_or("latest"));
+            // The tag as a part of the name: Podman 4.3 takes no notice of one by itself, and would make it `latest`.
+            let mut call = self.post("/images/create").query("fromSrc", "-").query("repo", reference);
             for change in changes {
                 call = call.query("changes", change);
             }
@@ -107,8 +108,13 @@ impl Engine {
     /// # Errors
     /// `is_not_found` when there is no image `source`.
     pub fn tag_image(&self, source: &str, repository: &str, tag: &str) -> Result<()> {
-        let call =
-            || self.post(&path(source, "/tag")).query("repo", repository).query("tag", tag).send()?.done();
+        let call = || {
+            self.post(&path(source, "/tag"))
+                .repeatable()
+                .query("repo", repository)
+                .query("tag", tag)
+                .perform()
+        };
         call().context(|| format!("failed to tag image `{source}` as `{repository}:{tag}`"))
     }
 
@@ -117,9 +123,29 @@ impl Engine {
     /// # Errors
     /// `is_not_found` when there is none, `is_conflict` when a container needs it.
     pub fn remove_image(&self, reference: &str) -> Result<()> {
-        let remove = || self.delete(&path(reference, "")).send()?.done();
+        let remove = || self.delete(&path(reference, "")).perform();
         remove().context(|| format!("failed to remove image `{reference}`"))
     }
+}
+
+impl Labelled for ImageSummary {
+    fn labels(&self) -> &BTreeMap<String, String> {
+        &self.labels
+    }
+}
+
+/// Says what to do where the engine's own words mean that a base image is not for everybody.
+fn explain_base(error: Error) -> Error {
+    let text = error.to_string();
+    let is_denied =
+        ["no basic auth credentials", "pull access denied", "unauthorized: authentication required"]
+            .iter()
+            .any(|words| text.contains(words));
+    if !is_denied {
+        return error;
+    }
+    let text = "the registry of a base image has none of that name, or wants other credentials (run `docker login` for it)";
+    Error::from_source(Kind::Denied, text, error)
 }
 
 pub(super) fn follow(mut answer: Answer<'_>, task: &str, progress: &Progress) -> Result<Outcome> {

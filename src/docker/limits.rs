@@ -35,7 +35,7 @@ impl Engine {
     /// # Errors
     /// When it is not there (`is_not_found`), or the kernel does not take a limit: one on memory below what is in use.
     pub fn update_container(&self, id: &str, limits: &ContainerLimits) -> Result<()> {
-        let update = || self.post(&path(id, "/update")).json(limits)?.send()?.json::<Updated>();
+        let update = || self.post(&path(id, "/update")).json(limits)?.repeatable().fetch::<Updated>();
         let updated = update().context(|| format!("failed to change the limits of {}", named(id)))?;
         updated.warnings.iter().for_each(|warning| log::warn!("{}: {warning}", named(id)));
         Ok(())

@@ -1,22 +1,29 @@
 //! A client of the Docker Engine API over its Unix socket, by blocking `ureq` calls.
 //!
-//! An [`Engine`] is found, agrees with us on an API version, and then answers one method per call of the API. Every
-//! wait looks at the caller's [`Cancel`] token each 100 ms at the latest. Errors carry the engine's own words and the
-//! name of what they are about; `is_not_found`, `is_conflict`, `is_timeout`, `is_cancelled` and `is_disconnected` tell
-//! them apart.
+//! An [`Engine`] is found, agrees with us on an API version, and then answers one method per call of the API. One that
+//! goes away in the middle is waited for (a minute, or as [`Engine::with_patience`] says), and what it was asked for is
+//! asked again where that does no harm. Every wait looks at the caller's [`Cancel`] token each 100 ms at the latest.
+//! Errors carry the engine's own words and the name of what they are about; `is_not_found`, `is_conflict`, `is_timeout`,
+//! `is_cancelled` and `is_disconnected` tell them apart.
 
 mod api;
 mod call;
 mod containers;
 mod credentials;
 mod discovery;
+mod events;
 mod exec;
 mod frames;
 mod images;
+mod info;
+mod joined;
+mod labels;
 mod leftover;
+mod libpod;
 mod limits;
 mod networks;
 mod owned;
+mod presence;
 mod registry;
 mod stats;
 mod stream;
@@ -26,7 +33,8 @@ mod volumes;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use ureq::http::Method;
 
@@ -34,9 +42,12 @@ pub use api::*;
 pub use containers::Logs;
 pub(crate) use containers::{is_port_taken, log_tail, short_id};
 pub use frames::Stream;
+pub use info::{Info, Limit};
+pub use joined::ChosenNetwork;
+pub(crate) use joined::{DEFAULT_NETWORK, network_of};
 pub(crate) use leftover::{Leftovers, containers_of};
 pub use limits::ContainerLimits;
-pub use networks::Network;
+pub use networks::{Ipam, IpamConfig, Network};
 pub use owned::{Lifetime, Liveness, OwnedContainer, OwnedVolume, Owner, sweep};
 pub use registry::registry_of;
 pub use stats::MemoryReading;
@@ -46,7 +57,9 @@ pub use volumes::{Volume, VolumeMount};
 use crate::cancel::Cancel;
 use crate::error::{Context, Error, Kind, Result};
 use crate::wire::Manners;
+use call::QUICK;
 use discovery::{Candidate, Environment};
+use presence::{PATIENCE, Presence};
 
 /// The lowest API version that has all we need (Docker 19.03).
 const LOWEST_API: (u32, u32) = (1, 40);
@@ -59,25 +72,40 @@ const HIGHEST_API: (u32, u32) = (1, 47);
 pub struct Engine {
     agent: ureq::Agent,
     socket: Arc<PathBuf>,
+    /// `None`: its calls are clean-up, which goes on.
     cancel: Option<Cancel>,
+    /// The token that the caller gives up by; clean-up waits less for an engine that is away once it was triggered.
+    given_up: Cancel,
     api_version: Arc<str>,
+    presence: Arc<Presence>,
+    /// How long the engine is waited for where it goes away.
+    patience: Duration,
     /// The docker CLI's folder; `None`: the one of the environment.
     docker_config: Option<Arc<PathBuf>>,
+    /// What it said of itself.
+    info: Arc<OnceLock<Info>>,
 }
 
 impl Engine {
     /// Finds an engine: the one `DOCKER_HOST` names, else that of the docker context in use, else the one behind
-    /// `/var/run/docker.sock`, else the one behind `$XDG_RUNTIME_DIR/docker.sock`.
+    /// `/var/run/docker.sock`, else the one behind `$XDG_RUNTIME_DIR/docker.sock`. `SEBS_LITE_ENGINE_WAIT` says how long
+    /// it is waited for where it goes away later; a bare number is seconds.
     ///
     /// # Errors
-    /// `is_disconnected`, with each socket tried and why it would not do; `is_usage` when the environment names an
-    /// engine that is not behind a Unix socket.
+    /// `is_disconnected`, with each socket tried and why it would not do, and with Podman's, which is never taken of
+    /// itself, where that is there; `is_usage` when the environment names an engine that is not behind a Unix socket, or no
+    /// duration.
     pub fn connect(cancel: &Cancel) -> Result<Engine> {
-        let candidates = discovery::candidates(&Environment::current(), &|path| fs::read_to_string(path))?;
-        Engine::connect_to_first(&candidates, cancel)
+        let environment = Environment::current();
+        let patience = environment.patience()?.unwrap_or(PATIENCE);
+        let candidates = discovery::candidates(&environment, &|path| fs::read_to_string(path))?;
+        let podman = discovery::podman_sockets(&environment);
+        let engine = Engine::connect_to_first(&candidates, &podman, cancel)?;
+        Ok(engine.with_patience(patience))
     }
 
-    fn connect_to_first(candidates: &[Candidate], cancel: &Cancel) -> Result<Engine> {
+    /// `podman`: where one may listen, of which the error tells.
+    fn connect_to_first(candidates: &[Candidate], podman: &[PathBuf], cancel: &Cancel) -> Result<Engine> {
         let mut failures = Vec::new();
         for candidate in candidates {
             match Engine::connect_to(&candidate.socket, cancel) {
@@ -87,7 +115,13 @@ impl Engine {
                 other => return other,
             }
         }
-        Err(Error::with_kind(Kind::Disconnected, format!("found no Docker engine: {}", failures.join("; "))))
+        let mut text = format!("found no Docker engine: {}", failures.join("; "));
+        // One that was named is no hint.
+        let is_other = |socket: &&PathBuf| candidates.iter().all(|candidate| candidate.socket != **socket);
+        if let Some(socket) = podman.iter().filter(is_other).find(|socket| socket.exists()) {
+            text += &format!("; Podman's socket is there (DOCKER_HOST=unix://{} uses it)", socket.display());
+        }
+        Err(Error::with_kind(Kind::Disconnected, text))
     }
 
     /// The engine behind one socket.
@@ -96,9 +130,12 @@ impl Engine {
     /// `is_disconnected` when nobody answers there; others when its API is too old, or none.
     pub fn connect_to(socket: &Path, cancel: &Cancel) -> Result<Engine> {
         let engine = Engine::new(Arc::new(socket.to_path_buf()), Some(cancel.clone()), "".into());
-        let ping = engine.ping()?;
-        let api_version = agreed_version(&ping.api_version)
-            .context(|| format!("failed to use the engine at `{}`", socket.display()))?;
+        let about = || format!("failed to use the engine at `{}`", socket.display());
+        let ping = engine.ping().map_err(|error| match error.is_disconnected() || error.is_cancelled() {
+            true => error,
+            false => error.context(about()),
+        })?;
+        let api_version = agreed_version(&ping.api_version).context(about)?;
         log::debug!(
             "engine at `{}` speaks API {}, we speak {api_version}",
             socket.display(),
@@ -110,13 +147,24 @@ impl Engine {
     fn new(socket: Arc<PathBuf>, cancel: Option<Cancel>, api_version: Arc<str>) -> Engine {
         let agent =
             transport::agent(socket.clone(), Manners { cancel: cancel.clone(), ..Manners::default() });
-        Engine { agent, socket, cancel, api_version, docker_config: None }
+        let given_up = cancel.clone().unwrap_or_default();
+        Engine {
+            agent,
+            socket,
+            cancel,
+            given_up,
+            api_version,
+            presence: Arc::default(),
+            patience: PATIENCE,
+            docker_config: None,
+            info: Arc::default(),
+        }
     }
 
     /// One that nobody answers for.
     #[cfg(test)]
     pub(crate) fn unreachable(socket: &Path) -> Engine {
-        Engine::new(Arc::new(socket.to_path_buf()), None, "1.41".into())
+        Engine::new(Arc::new(socket.to_path_buf()), None, "1.41".into()).with_patience(Duration::ZERO)
     }
 
     /// The token that calls of this engine look at.
@@ -126,14 +174,19 @@ impl Engine {
 
     /// The same engine, whose calls look at another token.
     pub fn with_cancel(&self, cancel: &Cancel) -> Engine {
-        let engine = Engine::new(self.socket.clone(), Some(cancel.clone()), self.api_version.clone());
-        Engine { docker_config: self.docker_config.clone(), ..engine }
+        let engine = Engine { cancel: Some(cancel.clone()), given_up: cancel.clone(), ..self.clone() };
+        engine.with_own_connections()
     }
 
     /// The same engine, for clean-up: its calls do not look at the cancel token.
     pub fn without_cancel(&self) -> Engine {
-        let engine = Engine::new(self.socket.clone(), None, self.api_version.clone());
-        Engine { docker_config: self.docker_config.clone(), ..engine }
+        Engine { cancel: None, ..self.clone() }.with_own_connections()
+    }
+
+    /// The same engine, on connections that no other value has.
+    fn with_own_connections(&self) -> Engine {
+        let manners = Manners { cancel: self.cancel.clone(), ..Manners::default() };
+        Engine { agent: transport::agent(self.socket.clone(), manners), ..self.clone() }
     }
 
     /// The same engine, for which credentials for registries come from the `config.json` in `folder`, rather than from
@@ -163,7 +216,12 @@ impl Engine {
     /// # Errors
     /// `is_disconnected` or `is_timeout` when there is none.
     pub fn ping(&self) -> Result<Ping> {
-        let answer = self.call_unversioned(Method::GET, "/_ping").send()?;
+        self.ping_within(QUICK)
+    }
+
+    /// It is the one call that does not wait for an engine that is away.
+    fn ping_within(&self, limit: Duration) -> Result<Ping> {
+        let answer = self.call_unversioned(Method::GET, "/_ping").within(limit).send_once()?;
         let header = |name| answer.header(name).unwrap_or_default().to_string();
         let ping = Ping { api_version: header("Api-Version"), os_type: header("Ostype") };
         answer.done()?;
@@ -175,17 +233,8 @@ impl Engine {
     /// # Errors
     /// When it cannot be reached.
     pub fn version(&self) -> Result<Version> {
-        let ask = || self.get("/version").send()?.json();
+        let ask = || self.get("/version").fetch();
         ask().context(|| "failed to ask the engine for its version".to_string())
-    }
-
-    /// What engine and host can do.
-    ///
-    /// # Errors
-    /// When it cannot be reached.
-    pub fn info(&self) -> Result<Info> {
-        let ask = || self.get("/info").send()?.json();
-        ask().context(|| "failed to ask the engine what it can do".to_string())
     }
 }
 
@@ -202,7 +251,7 @@ fn agreed_version(highest: &str) -> Result<String> {
     if theirs < LOWEST_API {
         let (major, minor) = LOWEST_API;
         return Err(Error::new(format!(
-            "it speaks API {highest} and we need {major}.{minor}: upgrade Docker to 19.03 or newer"
+            "it speaks API {highest} and we need {major}.{minor}: upgrade Docker to 19.03, or Podman to 3.0, or newer"
         )));
     }
     let (major, minor) = theirs.min(HIGHEST_API);
@@ -225,9 +274,16 @@ mod tests {
             Candidate { socket: folder.path().join("missing.sock"), origin: "the default".into() },
             Candidate { socket: dead, origin: "XDG_RUNTIME_DIR".into() },
         ];
-        let error = Engine::connect_to_first(&candidates, &Cancel::new()).unwrap_err();
-        assert!(error.is_disconnected());
-        let text = error.to_string();
+        let podman = [folder.path().join("no/podman.sock"), folder.path().join("podman.sock")];
+        let failure = || {
+            let error = Engine::connect_to_first(&candidates, &podman, &Cancel::new()).unwrap_err();
+            assert!(error.is_disconnected());
+            error.to_string()
+        };
+        assert!(!failure().contains("Podman"));
+        let _listening = UnixListener::bind(&podman[1]).unwrap();
+        let text = failure();
+        assert!(text.contains(&format!("(DOCKER_HOST=unix://{} uses it)", podman[1].display())), "{text}");
         assert!(text.contains("missing.sock`: there is no such socket (the default)"), "{text}");
         assert!(
             text.contains("dead.sock`: nobody listens there: is the daemon running? (XDG_RUNTIME_DIR)"),

@@ -25,8 +25,8 @@ const HOST: &str = "sebs-lite.owner.host";
 const LIFETIME: &str = "sebs-lite.lifetime";
 const FILE: &str = "sebs-lite.file";
 
-/// How long a guard that is dropped tries to remove its container: the engine kills within ten seconds or not at all,
-/// and a program that ends should not hang.
+/// How long a guard that is dropped lets the engine remove its container: it kills within ten seconds or not at all, and
+/// a program that ends should not hang.
 const DROP_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long a container is looked for whose creation was asked for, but never confirmed.
@@ -207,10 +207,19 @@ impl Engine {
         mut spec: ContainerSpec,
     ) -> Result<OwnedContainer> {
         spec.labels.extend(owner.labels(lifetime));
-        let creation = self.creation(name, &spec)?;
-        // From here on the engine is asked; what it never was asked for need not be looked for.
-        self.check_cancel()?;
-        match creation.run() {
+        let mut asked = 0;
+        let created = self.persist(|| {
+            if asked > 0 {
+                // The name is this container's alone: one that was made all the same, whole or not, is in its way.
+                self.without_cancel().remove_lost(owner, name, Duration::ZERO);
+            }
+            let creation = self.creation(name, &spec)?;
+            // From here on the engine is asked; what it never was asked for need not be looked for.
+            self.check_cancel()?;
+            asked += 1;
+            creation.run()
+        });
+        match created {
             Ok(created) => {
                 for warning in &created.warnings {
                     log::warn!("container `{name}`: {warning}");
@@ -218,8 +227,9 @@ impl Engine {
                 Ok(OwnedContainer { engine: self.without_cancel(), id: created.id, is_armed: true })
             }
             Err(error) => {
-                if error.is_cancelled() || error.is_timeout() || error.is_disconnected() {
-                    self.without_cancel().remove_lost(owner, name);
+                let is_lost = error.is_cancelled() || error.is_timeout() || error.is_disconnected();
+                if is_lost && asked > 0 {
+                    self.without_cancel().remove_lost(owner, name, LOST_LIMIT);
                 }
                 Err(error)
             }
@@ -258,8 +268,8 @@ impl Engine {
     }
 
     /// Removes the container of that name, if it turns up and is this very owner's.
-    fn remove_lost(&self, owner: &Owner, name: &str) {
-        let deadline = Instant::now() + LOST_LIMIT;
+    fn remove_lost(&self, owner: &Owner, name: &str, limit: Duration) {
+        let deadline = Instant::now() + limit;
         loop {
             match self.inspect_container(name) {
                 Ok(found) => {

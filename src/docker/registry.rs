@@ -35,7 +35,9 @@ impl Engine {
             let answer = access.sign(call).without_limit().send()?;
             follow(answer, &format!("pulling image {reference}"), progress).map(drop)
         };
-        self.with_access(reference, pull).context(|| format!("failed to pull image `{reference}`"))
+        // Layers that are there by then are not fetched again.
+        let pulled = self.persist(|| self.with_access(reference, pull));
+        pulled.context(|| format!("failed to pull image `{reference}`"))
     }
 
     /// Has the engine send an image to the registry that its reference names, and gives back the digest of what is
@@ -58,17 +60,18 @@ impl Engine {
             self.inspect_image(reference)?;
             self.with_access(reference, push)
         };
-        push().context(|| format!("failed to push image `{reference}`"))
+        self.persist(push).context(|| format!("failed to push image `{reference}`"))
     }
 
     /// What the registry has by that name, without fetching it; `None`: nothing.
     ///
     /// # Errors
-    /// When the registry cannot be reached or wants other credentials (`is_denied`).
+    /// When the registry cannot be reached or wants other credentials (`is_denied`), or the engine has no such call
+    /// (`is_unavailable`).
     pub fn find_in_registry(&self, reference: &str) -> Result<Option<RegistryImage>> {
         let find = |access: &Access| {
             let call = self.get(&format!("/distribution/{}/json", escaped_reference(reference)));
-            access.sign(call).send()?.json::<Distribution>()
+            access.sign(call).fetch::<Distribution>()
         };
         match self.with_access(reference, find) {
             Ok(found) => {
@@ -93,10 +96,30 @@ impl Engine {
         call(&access).map_err(|error| self.explain(error, &access))
     }
 
+    /// Tells a call of the credentials for all registries that the docker CLI's configuration names.
+    ///
+    /// # Errors
+    /// `is_cancelled` alone.
+    pub(super) fn with_all_access<'a>(&self, call: Call<'a>) -> Result<Call<'a>> {
+        let Some(folder) = self.docker_config() else { return Ok(call) };
+        match credentials::find_all(&folder, &self.cancel()) {
+            Ok(known) => Ok(call.header("X-Registry-Config", credentials::config_header(&known))),
+            Err(error) if error.is_cancelled() => Err(error),
+            // The base image may be here, or for everybody.
+            Err(error) => {
+                log::warn!("no credentials for base images: {error}");
+                Ok(call)
+            }
+        }
+    }
+
     fn explain(&self, error: Error, access: &Access<'_>) -> Error {
         let registry = access.registry;
         match Refusal::of(&error) {
             None => error,
+            Some(Refusal::Missing) => {
+                Error::from_source(Kind::NotFound, format!("registry `{registry}` has no such image"), error)
+            }
             Some(Refusal::Denied) => {
                 let file = self.docker_config().map(|folder| credentials::config_file(&folder));
                 let file = file.map_or("the docker configuration".to_string(), |file| format!("`{}`", file.display()));
@@ -108,7 +131,8 @@ impl Engine {
                 Error::from_source(Kind::Denied, text, error)
             }
             Some(Refusal::Plain) => error.context(format!(
-                "registry `{registry}` speaks no TLS (add it to `insecure-registries` of the engine's daemon.json)"
+                "registry `{registry}` speaks no TLS (add it to `insecure-registries` of Docker's daemon.json, or with \
+                 `insecure = true` to Podman's registries.conf)"
             )),
             Some(Refusal::Unreachable) => {
                 error.context(format!("registry `{registry}` cannot be reached by the engine (is it running?)"))
@@ -142,6 +166,7 @@ impl Access<'_> {
 /// Why a registry was of no use, as far as the engine's words tell: most come with a status that says nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
+    Missing,
     Denied,
     Plain,
     Unreachable,
@@ -154,6 +179,9 @@ impl Refusal {
         }
         let text = error.to_string();
         let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+        if says(&["manifest unknown", "name unknown"]) {
+            return Some(Refusal::Missing);
+        }
         if says(&[
             "no basic auth credentials",
             "unauthorized",
@@ -230,6 +258,10 @@ mod tests {
                 Some(Refusal::Unreachable),
             ),
             ("Get \"https://r/v2/\": http: server gave HTTP response to HTTPS client", Some(Refusal::Plain)),
+            (
+                "initializing source docker://r/nope:1: reading manifest 1 in r/nope: manifest unknown: manifest unknown",
+                Some(Refusal::Missing),
+            ),
             ("blob upload invalid", None),
         ] {
             assert_eq!(Refusal::of(&Error::new(text)), refusal, "{text}");

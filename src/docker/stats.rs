@@ -30,13 +30,15 @@ impl Engine {
     /// seen enough.
     ///
     /// # Errors
-    /// When the container is not there (`is_not_found`), or the engine is lost on the way (`is_disconnected`).
+    /// When the container is not there (`is_not_found`), the engine is lost on the way (`is_disconnected`), or containers
+    /// have no control group of their own: the engine would tell what all that share one use.
     pub fn follow_memory(
         &self,
         id: &str,
         mut sink: impl FnMut(&MemoryReading) -> ControlFlow<()>,
     ) -> Result<()> {
         let mut follow = || {
+            self.check_counts()?;
             let call = self.get(&path(id, "/stats")).query("stream", "true");
             let mut answer = call.without_limit().send()?;
             let mut failure = None;
@@ -66,6 +68,20 @@ impl Engine {
             }
         };
         follow().context(|| format!("failed to read the memory of {}", named(id)))
+    }
+}
+
+impl Engine {
+    /// Is what the engine counts of a container the container's alone? Without control groups of their own, Docker tells
+    /// of each what itself and everything else beside it uses.
+    pub(super) fn check_counts(&self) -> Result<()> {
+        match self.info()?.has_cgroups() {
+            true => Ok(()),
+            false => Err(Error::new(
+                "the engine gives containers no control group of their own (cgroup driver `none`), so it cannot count \
+                 for one alone (rootless: cgroup v2 is needed, with the controllers delegated to your user)",
+            )),
+        }
     }
 }
 

@@ -40,6 +40,7 @@ pub(super) fn follow(stream: &mut dyn Read, task: &str, progress: &Progress) -> 
         let digest = message.aux.as_ref().and_then(|aux| aux.get("Digest")?.as_str());
         outcome.digest = digest.map(str::to_string).or(outcome.digest);
         if let Some(status) = message.status {
+            outcome.digest = outcome.digest.or_else(|| pushed_digest(&status));
             let detail = match &message.id {
                 Some(id) => format!("{id}: {status}"),
                 None => status.clone(),
@@ -53,6 +54,13 @@ pub(super) fn follow(stream: &mut dyn Read, task: &str, progress: &Progress) -> 
         }
     }
     Ok(Ok(outcome))
+}
+
+/// The digest in `1.36: digest: sha256:0f… size: 591`, which ends a push; Podman 4.3 says it nowhere else.
+fn pushed_digest(status: &str) -> Option<String> {
+    let (_, rest) = status.split_once(": digest: ")?;
+    let digest = rest.split(' ').next()?;
+    digest.starts_with("sha256:").then(|| digest.to_string())
 }
 
 #[derive(Deserialize)]
@@ -188,6 +196,15 @@ mod tests {
         assert_eq!(told[1], ("5c4: Downloading".to_string(), 5, Some(9)));
         assert_eq!(told[2], ("5c4: Extracting".to_string(), 0, None));
         assert_eq!(told.len(), 4);
+    }
+
+    #[test]
+    fn a_push_s_digest_is_found_where_only_its_last_status_tells_it() {
+        let stream = br#"{"status":"The push refers to repository [127.0.0.1:5000/a:1]"}
+            {"status":"1: digest: sha256:9060 size: 591"}"#;
+        let outcome = follow(&mut stream.as_slice(), "pushing", &Progress::quiet()).unwrap().unwrap();
+        assert_eq!(outcome.digest.as_deref(), Some("sha256:9060"));
+        assert_eq!(pushed_digest("Digest: sha256:0f"), None);
     }
 
     #[test]

@@ -23,12 +23,14 @@ impl Engine {
     /// What a running container has used so far; nothing of it is known of one that does not run.
     ///
     /// # Errors
-    /// When it is not there (`is_not_found`), or the engine cannot be reached.
+    /// When it is not there (`is_not_found`), the engine cannot be reached, or containers have no control group of their
+    /// own.
     pub fn container_usage(&self, id: &str) -> Result<ContainerUsage> {
         // Without `one-shot`, which engines before 1.41 do not know, the engine waits a second for another reading.
         let ask = || {
+            self.check_counts()?;
             let call = self.get(&path(id, "/stats")).query("stream", "false").query("one-shot", "true");
-            call.send()?.json::<Stats>()
+            call.fetch::<Stats>()
         };
         let stats = ask().context(|| format!("failed to ask what {} has used", named(id)))?;
         Ok(stats.usage())

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::Engine;
 use super::call::escaped;
+use super::labels::{self, Labelled};
 use crate::error::{Context, Result};
 
 /// A volume as the engine holds it (`GET /volumes/{name}`).
@@ -53,6 +54,12 @@ struct VolumeList {
     volumes: Vec<Volume>,
 }
 
+impl Labelled for Volume {
+    fn labels(&self) -> &BTreeMap<String, String> {
+        &self.labels
+    }
+}
+
 impl Engine {
     /// Creates a volume of the engine's own disk. One of that name that is there already is left as it is, labels and
     /// all, and given back.
@@ -61,7 +68,7 @@ impl Engine {
     /// When the name is none, or the volume belongs to another driver.
     pub fn create_volume(&self, name: &str, labels: &BTreeMap<String, String>) -> Result<Volume> {
         let volume = json!({"Name": name, "Labels": labels});
-        let create = || self.post("/volumes/create").json(&volume)?.send()?.json();
+        let create = || self.post("/volumes/create").json(&volume)?.repeatable().fetch();
         create().context(|| format!("failed to create volume `{name}`"))
     }
 
@@ -70,7 +77,7 @@ impl Engine {
     /// # Errors
     /// `is_not_found` when there is none of that name.
     pub fn inspect_volume(&self, name: &str) -> Result<Volume> {
-        let inspect = || self.get(&path(name)).send()?.json();
+        let inspect = || self.get(&path(name)).fetch();
         inspect().context(|| format!("failed to inspect volume `{name}`"))
     }
 
@@ -79,15 +86,9 @@ impl Engine {
     /// # Errors
     /// When the engine cannot be reached.
     pub fn list_volumes(&self, labels: &[&str]) -> Result<Vec<Volume>> {
-        let filters = json!({ "label": labels });
-        let list = || {
-            self.get("/volumes")
-                .query_json("filters", &filters)?
-                .send()?
-                .json()
-                .map(|list: VolumeList| list.volumes)
-        };
-        list().context(|| "failed to list volumes".to_string())
+        let list = || labels::filter(self.get("/volumes"), labels)?.fetch();
+        let listed: VolumeList = labels::listed(list).context(|| "failed to list volumes".to_string())?;
+        Ok(labels::with_all(listed.volumes, labels))
     }
 
     /// Removes a volume with all in it. One that is not there is fine.
@@ -95,7 +96,7 @@ impl Engine {
     /// # Errors
     /// `is_conflict` when a container, running or not, has it.
     pub fn remove_volume(&self, name: &str) -> Result<()> {
-        let remove = || self.delete(&path(name)).send()?.done();
+        let remove = || self.delete(&path(name)).perform();
         let removed = match remove() {
             Err(error) if error.is_not_found() => Ok(()),
             other => other,

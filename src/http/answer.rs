@@ -42,19 +42,18 @@ pub(super) fn parse_head(received: &[u8]) -> Result<Option<Head>> {
     };
     for header in answer.headers.iter() {
         let value = String::from_utf8_lossy(header.value);
-        match header.name.to_ascii_lowercase().as_str() {
-            "content-type" => head.content_type = Some(value.into_owned()),
-            "content-length" if head.body != BodyLength::Chunked => {
-                let length = value.trim().parse();
-                head.body = BodyLength::Known(length.map_err(|_| {
-                    Error::new(format!("the answer is not HTTP: its Content-Length is `{value}`"))
-                })?);
-            }
-            "transfer-encoding" if value.to_ascii_lowercase().contains("chunked") => {
-                head.body = BodyLength::Chunked;
-            }
-            "connection" => head.keeps_open = !value.eq_ignore_ascii_case("close") && head.keeps_open,
-            _ => {}
+        let is = |name: &str| header.name.eq_ignore_ascii_case(name);
+        if is("content-type") {
+            head.content_type = Some(value.into_owned());
+        } else if is("content-length") && head.body != BodyLength::Chunked {
+            let length = value.trim().parse();
+            head.body = BodyLength::Known(length.map_err(|_| {
+                Error::new(format!("the answer is not HTTP: its Content-Length is `{value}`"))
+            })?);
+        } else if is("transfer-encoding") && value.to_ascii_lowercase().contains("chunked") {
+            head.body = BodyLength::Chunked;
+        } else if is("connection") {
+            head.keeps_open = !value.eq_ignore_ascii_case("close") && head.keeps_open;
         }
     }
     Ok(Some(head))

@@ -8,13 +8,15 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, SockaddrIn6, socket};
 
-use super::{Limits, Watch, disconnected};
+use super::connection::Watch;
+use super::{Limits, disconnected};
 use crate::clock::Instant;
 use crate::error::{Error, Kind, Result};
 
 pub(super) fn connect(address: SocketAddr, limits: &Limits<'_>, begin: Instant) -> Result<TcpStream> {
     let limit = limits.total.map_or(limits.connect, |total| total.min(limits.connect));
-    let watch = Watch { deadline: Some(begin.after(limit)), cancel: limits.cancel };
+    let watch =
+        Watch { deadline: Some(begin.after(limit)), cancel: limits.cancel, peer_lost: limits.peer_lost };
     limits.cancel.check()?;
     let stream = start_connecting(address).map_err(no_connection)?;
     let mut watched = [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)];
@@ -77,8 +79,13 @@ mod tests {
         nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
         let _queued: Vec<_> = (0..4).filter_map(|_| start_connecting(address).ok()).collect();
         let cancel = Cancel::new();
-        let mut limits =
-            Limits { connect: Duration::from_millis(50), total: None, max_body_bytes: 10, cancel: &cancel };
+        let mut limits = Limits {
+            connect: Duration::from_millis(50),
+            total: None,
+            max_body_bytes: 10,
+            cancel: &cancel,
+            peer_lost: None,
+        };
         let request = Request { method: "GET", path: "/", body: None };
         let late = Client::new(address, false).send(&request, &limits).1.unwrap_err();
         assert!(late.is_timeout() && late.to_string().contains("no connection within"), "{late}");

@@ -353,6 +353,7 @@ pub(crate) fn answers(address: SocketAddr, limit: Duration, cancel: &Cancel) -> 
         total: Some(Duration::from_secs(2).min(limit)),
         max_body_bytes: 1 << 20,
         cancel,
+        peer_lost: None,
     };
     let request = Request { method: "GET", path: "/alive", body: None };
     match Client::new(address, false).send(&request, &limits).1 {

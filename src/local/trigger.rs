@@ -75,6 +75,7 @@ impl HttpTrigger {
             total: self.options.timeout,
             max_body_bytes: self.options.max_payload.0,
             cancel: &self.cancel,
+            peer_lost: None,
         };
         let request = Request { method: "POST", path: "/", body: Some(payload.as_bytes()) };
         let (timing, outcome) = self.client.send(&request, &limits);

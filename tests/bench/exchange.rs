@@ -25,6 +25,7 @@ fn main() {
             total: Some(Duration::from_secs(5)),
             max_body_bytes: 1 << 20,
             cancel: &cancel,
+            peer_lost: None,
         };
         let mut client = Client::new(address, keeps_connection);
         let request = Request { method: "POST", path: "/", body: Some(EVENT) };

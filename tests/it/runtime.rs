@@ -76,6 +76,7 @@ fn invoke(engine: &Engine, image: &RuntimeImage, place: &Place) -> serde_json::V
         total: Some(Duration::from_secs(30)),
         max_body_bytes: 1 << 20,
         cancel: &cancel,
+        peer_lost: None,
     };
     let alive = Request { method: "GET", path: "/alive", body: None };
     let mut client = Client::new(address, false);

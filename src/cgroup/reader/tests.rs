@@ -78,6 +78,7 @@ fn both_versions_tell_the_same_in_other_words() {
         assert_eq!(memory.stat().unwrap(), Reading::Value(stat));
         let events = memory.events().unwrap().value().unwrap();
         assert_eq!((events.oom_kill, events.max), (value(2), value(24)));
+        assert_eq!(memory.oom_kills().unwrap().value(), Some(value(2)));
         assert_eq!(events.oom.value(), (version == Version::V2).then_some(3));
         assert_eq!(events.high.value(), (version == Version::V2).then_some(1));
         let cpu =
@@ -111,6 +112,7 @@ fn what_the_kernel_does_not_offer_is_absent_and_not_zero() {
             cpu.usage_us,
             cpu.throttled_us,
             cpu.throttled_periods,
+            memory.oom_kills().unwrap().value().unwrap(),
         ];
         assert!(
             all.iter().all(|counter| counter.reason().is_some_and(|reason| !reason.is_empty())),

@@ -249,6 +249,7 @@ fn answers_http(address: Option<&str>, cancel: &Cancel) -> Result<bool> {
         total: Some(Duration::from_secs(5)),
         max_body_bytes: 1 << 20,
         cancel,
+        peer_lost: None,
     };
     let request = Request { method: "GET", path: "/", body: None };
     match Client::new(address, false).send(&request, &limits).1 {
