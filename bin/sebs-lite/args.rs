@@ -31,7 +31,10 @@ pub(crate) use storage::{StartStorage, StatusOfStorage, StopStorage, Storage, St
   --cache DIR          where packages and records live (default: $SEBS_LITE_CACHE, else ./cache)
   --json               print JSON for programs instead of a table for people
   --output-file FILE   also write the log to FILE
-Flags may be written --flag=value, and switches be taken back by --no-switch.",
+Flags may be written --flag=value, and switches be taken back by --no-switch.
+
+Containers run on the engine that $DOCKER_HOST or the docker context names, else on this machine's own. One that goes
+away in the middle is waited for: for 60 s, or as $SEBS_LITE_ENGINE_WAIT says, for example 5m.",
     error_code(0, "done"),
     error_code(1, "failed"),
     error_code(2, "wrong usage or configuration"),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::{Area, Finding};
-use crate::docker::{Engine, Info};
+use crate::docker::{Engine, Info, Limit};
 use crate::error::Result;
 use crate::faas::{Language, PACKAGE_LABEL};
 use crate::host;
@@ -33,6 +33,8 @@ pub struct EngineFacts {
 pub struct Reached {
     /// The socket that it listens on.
     pub socket: PathBuf,
+    /// `Docker` or `Podman`.
+    pub product: String,
     /// Its own version.
     pub version: String,
     /// The version of its API that is spoken with it.
@@ -49,8 +51,8 @@ pub struct Reached {
     pub is_rootless: bool,
     /// Does it run Linux containers?
     pub is_linux: bool,
-    /// Can memory be limited?
-    pub has_memory_limit: bool,
+    /// What of a container it cannot limit.
+    pub missing_limits: Vec<Limit>,
     /// Can swap be limited?
     pub has_swap_limit: bool,
     /// `name=seccomp,profile=default` and its like.
@@ -191,12 +193,13 @@ impl Reached {
             api_version: engine.api_version().to_string(),
             is_rootless: info.is_rootless(),
             is_linux: info.os_type == "linux",
+            missing_limits: info.missing_limits(),
+            product: info.product,
             version: info.server_version,
             operating_system: info.operating_system,
             cgroup_driver: info.cgroup_driver,
             cgroup_version: info.cgroup_version,
             storage_driver: info.storage_driver,
-            has_memory_limit: info.memory_limit,
             has_swap_limit: info.swap_limit,
             security_options: info.security_options,
             images,
@@ -205,7 +208,14 @@ impl Reached {
 
     fn findings(&self, is_wsl: bool) -> Vec<Finding> {
         let area = Area::Engine;
-        let engine = format!("{}, API {}, at `{}`", self.version, self.api_version, self.socket.display());
+        let rootless = if self.is_rootless { " (rootless)" } else { "" };
+        let engine = format!(
+            "{} {}{rootless}, API {}, at `{}`",
+            self.product,
+            self.version,
+            self.api_version,
+            self.socket.display()
+        );
         let mut findings = vec![if self.is_linux {
             Finding::ok(area, "engine", engine)
         } else {
@@ -226,26 +236,13 @@ impl Reached {
         }
         let driver = format!("{}, version {}", self.cgroup_driver, known(&self.cgroup_version));
         findings.push(if self.cgroup_driver == "none" {
-            let advice = "delegate the controllers to your user: without them nothing is limited or counted";
+            let advice = "delegate the controllers to your user, on cgroup v2 (systemd's `Delegate=cpu cpuset memory pids` for \
+                          `user@.service`): without them nothing is limited or counted";
             Finding::warn(area, "cgroup driver", driver, advice)
         } else {
             Finding::ok(area, "cgroup driver", driver)
         });
-        findings.push(match (self.has_memory_limit, self.has_swap_limit) {
-            (true, true) => Finding::ok(area, "limits", "memory and swap"),
-            (true, false) => Finding::warn(
-                area,
-                "limits",
-                "memory, not swap",
-                "turn swap off (`swapoff -a`), or boot with `swapaccount=1`: a function's peak may hide in swap",
-            ),
-            (false, _) => Finding::warn(
-                area,
-                "limits",
-                "memory cannot be limited",
-                "boot with `cgroup_enable=memory`: functions get all the memory of the machine",
-            ),
-        });
+        findings.push(self.limits());
         findings.push(if self.storage_driver == "vfs" {
             let advice =
                 "use overlay2: vfs copies the whole image for each container, which makes cold starts slow";
@@ -256,6 +253,42 @@ impl Reached {
         findings.push(Finding::ok(area, "rootless", if self.is_rootless { "yes" } else { "no" }));
         findings.push(Finding::ok(area, "security", known(&self.security_options.join("; "))));
         findings
+    }
+
+    /// What can be limited, and what not.
+    fn limits(&self) -> Finding {
+        let area = Area::Engine;
+        let words = |limits: &[Limit]| limits.iter().map(Limit::to_string).collect::<Vec<_>>().join(", ");
+        if self.missing_limits.contains(&Limit::Memory) {
+            let advice = match self.is_rootless {
+                true => "delegate the controllers to your user: functions get all the memory of the machine",
+                false => "boot with `cgroup_enable=memory`: functions get all the memory of the machine",
+            };
+            return Finding::warn(area, "limits", format!("not of {}", words(&self.missing_limits)), advice);
+        }
+        if !self.missing_limits.is_empty() {
+            let advice = match self.is_rootless {
+                true => {
+                    "delegate the controllers `cpu`, `cpuset` and `pids` to your user, if you want such limits"
+                }
+                false => "boot a kernel that has these controllers, if you want such limits",
+            };
+            return Finding::warn(
+                area,
+                "limits",
+                format!("memory; not {}", words(&self.missing_limits)),
+                advice,
+            );
+        }
+        match self.has_swap_limit {
+            true => Finding::ok(area, "limits", "memory, swap, processes, CPU time, the choice of CPUs"),
+            false => Finding::warn(
+                area,
+                "limits",
+                "memory, not swap",
+                "turn swap off (`swapoff -a`), or boot with `swapaccount=1`: a function's peak may hide in swap",
+            ),
+        }
     }
 }
 
@@ -271,13 +304,13 @@ mod tests {
     fn reached() -> Reached {
         Reached {
             socket: "/var/run/docker.sock".into(),
+            product: "Docker".to_string(),
             version: "20.10.24".to_string(),
             api_version: "1.41".to_string(),
             cgroup_driver: "cgroupfs".to_string(),
             cgroup_version: "1".to_string(),
             storage_driver: "overlay2".to_string(),
             is_linux: true,
-            has_memory_limit: true,
             has_swap_limit: true,
             images: vec!["sebs-lite:run.local.python.3.11".to_string()],
             ..Reached::default()
@@ -303,7 +336,7 @@ mod tests {
         let findings = facts(Ok(reached())).findings();
         let engine = finding(&findings, "engine");
         assert_eq!(engine.verdict, Verdict::Ok);
-        assert_eq!(engine.value, "20.10.24, API 1.41, at `/var/run/docker.sock`");
+        assert_eq!(engine.value, "Docker 20.10.24, API 1.41, at `/var/run/docker.sock`");
         assert_eq!(finding(&findings, "python").value, "images: sebs-lite:run.local.python.3.11");
         assert!(finding(&findings, "nodejs").value.contains("can be imported from this host: 20"));
         let warned: Vec<&str> = findings

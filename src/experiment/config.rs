@@ -152,6 +152,9 @@ pub struct FunctionSettings {
     pub environment_names: Vec<String>,
     /// Did its containers have all capabilities?
     pub privileged: bool,
+    /// The network of the engine's that its containers were put on; absent: the engine's default one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// Was one connection used for all invocations, rather than one for each?
     pub keep_alive: bool,
     /// How many invocations came before those recorded.

@@ -4,6 +4,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::docker::Limit;
 use crate::faas::ExecutionResult;
 use crate::host::Host;
 
@@ -49,8 +50,17 @@ pub struct Environment {
     /// The machine.
     #[serde(flatten)]
     pub host: Host,
+    /// Name of the engine: `Docker`, `Podman`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
     /// Version of the engine.
     pub engine_version: Option<String>,
+    /// Does the engine run without root's rights? Absent: not told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub is_engine_rootless: Option<bool>,
+    /// What of a container the engine cannot limit: what the configuration says of these was not in force.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub limits_not_set: Vec<Limit>,
     /// Id of the runtime image.
     pub image_id: Option<String>,
     /// Where that image came from: `pulled`, `built`, `host`, …

@@ -169,12 +169,16 @@ pub struct Invocation {
     /// Page cache of its instance just after it, which the kernel may tell up to 2 s late.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_file_bytes: Option<u64>,
-    /// What was read: `cgroup v2 memory.current`.
+    /// What was read: `cgroup v2 memory.current` where samples were taken, else `cgroup v2 memory.peak`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_source: Option<String>,
     /// Did another invocation run on its instance meanwhile, so that the memory is that of both?
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overlapping: Option<bool>,
+    /// `true`: its instance was seen to be paused meanwhile, so that its times are none of the function's. That is looked
+    /// for only where an answer takes long; absent: it was not seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub was_paused: Option<bool>,
     /// Processes of its instance that the kernel killed meanwhile, for want of memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_kills: Option<u64>,
@@ -228,11 +232,14 @@ impl ExecutionResult {
     pub fn parse_reply(&mut self, reply: &[u8]) -> Result<()> {
         let text = std::str::from_utf8(reply)
             .map_err(|_| Error::new(format!("the reply is not UTF-8: {}", excerpt(reply))))?;
-        let raw: Box<RawValue> = serde_json::from_str(text)
+        let raw: &RawValue = serde_json::from_str(text)
             .map_err(|error| Error::new(format!("the reply is not JSON ({error}): {}", excerpt(reply))))?;
-        let raw = unwrap_body(raw);
-        let parsed: Reply<'_> = serde_json::from_str(raw.get())
-            .map_err(|_| Error::new(format!("the reply is not a JSON object: {}", excerpt(reply))))?;
+        let no_object = |_| Error::new(format!("the reply is not a JSON object: {}", excerpt(reply)));
+        let mut parsed: Reply<'_> = serde_json::from_str(raw.get()).map_err(no_object)?;
+        let raw = parsed.body.and_then(unwrap_body).unwrap_or_else(|| raw.to_owned());
+        if parsed.body.is_some() {
+            parsed = serde_json::from_str(raw.get()).map_err(no_object)?;
+        }
         let incomplete =
             || Error::new(format!("the reply has no `request_id` or no `is_cold`: {}", excerpt(reply)));
         self.request_id = parsed.request_id.ok_or_else(incomplete)?;
@@ -318,18 +325,15 @@ struct Reply<'a> {
     handler_us: Option<u64>,
     cpu_us: Option<u64>,
     container_id: Option<String>,
+    /// Where some of SeBS's servers put all of that.
+    #[serde(borrow)]
+    body: Option<&'a RawValue>,
 }
 
-/// The JSON that some of SeBS's servers put under `body`, as an object or as text.
-fn unwrap_body(raw: Box<RawValue>) -> Box<RawValue> {
-    #[derive(Deserialize)]
-    struct Wrapped<'a> {
-        #[serde(borrow)]
-        body: &'a RawValue,
-    }
-    let Ok(Wrapped { body }) = serde_json::from_str(raw.get()) else { return raw };
+/// What is under `body`, as an object or as text; `None`: text that is no JSON.
+fn unwrap_body(body: &RawValue) -> Option<Box<RawValue>> {
     let text = serde_json::from_str::<String>(body.get()).unwrap_or_else(|_| body.get().to_string());
-    RawValue::from_string(text).unwrap_or(raw)
+    RawValue::from_string(text).ok()
 }
 
 /// What `output` holds where no reply came.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::cache::Cache;
 use crate::cancel::Cancel;
 use crate::docker::{Engine, Lifetime, Owner};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::progress::Progress;
 use crate::storage::{
     self, EngineType, RunningStorage, StartRequest, StorageConfig, StorageFile, StorageKind,
@@ -38,6 +38,9 @@ pub struct StorageOptions {
     pub resource_prefix: String,
     /// The folder that relative paths in the configuration are below.
     pub folder: PathBuf,
+    /// The network of the engine's that functions run on, by its name: storage that is started is put there, and other
+    /// storage must be on it; `None`: the engine's default one.
+    pub network: Option<String>,
 }
 
 /// The storage of a platform that hosts its own: each kind had when it is first asked for, and released by
@@ -225,7 +228,11 @@ impl SystemResources {
         };
         remembered::clear_abandoned(&self.engine, &self.cache, kind)?;
         match self.options.configured.of(kind).cloned() {
-            Some(config) if config.is_running() => self.find_configured(kind, &config),
+            Some(config) if config.is_running() => {
+                let config = self.find_configured(kind, &config)?;
+                let seen = self.on_network(kind, &config);
+                seen.context(|| format!("the configured {kind} storage cannot be used"))
+            }
             wish => {
                 let wish = wish.unwrap_or_else(|| StorageConfig::of(EngineType::Auto));
                 match self.recall(kind, &wish)? {
@@ -278,6 +285,13 @@ impl SystemResources {
             }
             Ok(config) => match self.reach(kind, &config) {
                 Ok(config) => {
+                    let config = match self.on_network(kind, &config) {
+                        Err(error) if error.is_usage() => {
+                            log::info!("the {kind} storage that was kept is not used: {error}");
+                            return Ok(None);
+                        }
+                        config => config?,
+                    };
                     let (engine, file) = (config.engine, remembered.file.display());
                     log::info!(
                         "using the {kind} storage that was kept, `{engine}` (`sebs-lite storage stop all {file}` \
@@ -312,7 +326,20 @@ impl SystemResources {
         }
     }
 
+    /// A storage that runs, as the functions reach it.
+    fn on_network(&self, kind: StorageKind, config: &StorageConfig) -> Result<StorageConfig> {
+        storage::on_network(&self.engine, kind, config, self.options.network.as_deref())
+    }
+
     fn start(&mut self, kind: StorageKind, config: &StorageConfig) -> Result<StorageConfig> {
+        let network = self.options.network.clone();
+        if let Some(other) = config.own_network().filter(|other| network.as_deref() != Some(other)) {
+            return Err(Error::usage(format!(
+                "the configuration puts {kind} storage on network `{other}`, and the functions run on {}: say one for both",
+                network.map_or("the engine's default one".to_string(), |network| format!("`{network}`"))
+            )));
+        }
+        let config = &StorageConfig { network, ..config.clone() };
         let kept = match self.options.keeps_storage {
             true => Some(PlannedStorage::write(&self.cache, kind, config)?),
             false => None,

@@ -1,6 +1,6 @@
 //! Starts one instance of a function in a container, and waits with a deadline until it answers.
 
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::cancel::Cancel;
 use crate::clock::Instant;
 use crate::docker::{
-    ContainerInspect, ContainerSpec, Engine, HostConfig, Lifetime, LogConfig, OwnedContainer, Owner,
-    PortBinding, is_port_taken, log_tail,
+    ChosenNetwork, ContainerInspect, ContainerSpec, Engine, HostConfig, Lifetime, Limit, LogConfig,
+    OwnedContainer, Owner, PortBinding, is_port_taken, log_tail,
 };
 use crate::error::{Error, Kind, Result};
 use crate::faas::FunctionConfig;
@@ -18,12 +18,13 @@ use crate::http::{Client, Limits, Request};
 use crate::units::Bytes;
 
 use super::LocalOptions;
+use super::whereabouts::{bridge_address, present_address, published_address};
 
 /// The port that a function server listens on inside its container.
 pub const DEFAULT_PORT: u16 = 9000;
 
 /// The server's port, as the engine writes it.
-const PORT_KEY: &str = "9000/tcp";
+pub(super) const PORT_KEY: &str = "9000/tcp";
 
 /// The label of a runtime image of ours; its value is the hash of the function server in it.
 const SERVER_LABEL: &str = "server";
@@ -36,6 +37,9 @@ const SEBS_USER: &str = "docker_user";
 
 /// The variable that tells a function server how many bytes a body may have.
 pub(super) const MAX_PAYLOAD: &str = "SEBS_LITE_MAX_PAYLOAD_BYTES";
+
+/// How often an instance is started whose engine goes away each time.
+const STARTS: usize = 3;
 
 /// How soon an instance is asked again whether it answers: at first, and at most. Asking faster than each 1 to 2 ms
 /// gains nothing; asking more slowly would add to each start's time, unless it takes long anyway.
@@ -94,7 +98,8 @@ pub(crate) struct Started {
     /// What the engine said of it after its start.
     pub(crate) inspected: ContainerInspect,
     pub(crate) address: SocketAddr,
-    pub(crate) phases: StartPhases,
+    /// `None`: the engine went away meanwhile, so that they tell of that.
+    pub(crate) phases: Option<StartPhases>,
 }
 
 /// How long the parts of an instance's start took, one after another.
@@ -114,10 +119,14 @@ pub(crate) struct Starter {
     pub(crate) engine: Engine,
     pub(crate) owner: Owner,
     pub(crate) options: LocalOptions,
+    /// The network that instances are put on; `None`: the engine's default one.
+    pub(crate) network: Option<ChosenNetwork>,
     pub(crate) cancel: Cancel,
     /// `uid:gid` by which a container's files are the caller's.
     pub(crate) caller: String,
     pub(crate) has_selinux: bool,
+    /// What the engine cannot limit.
+    pub(crate) unlimited: Vec<Limit>,
     /// Was an instance seen that could not be reached at its own address?
     pub(crate) has_no_bridge: AtomicBool,
 }
@@ -132,10 +141,10 @@ impl Starter {
         if mode == AddressMode::Auto && self.has_no_bridge.load(Ordering::Relaxed) {
             mode = AddressMode::Published;
         }
-        match self.start_at(request, mode) {
+        match self.persist_start(request, mode).map_err(|error| self.explain_reach(error)) {
             Err(error) if error.is_not_found() && mode == AddressMode::Auto => {
                 log::info!("{error}: publishing it on 127.0.0.1 instead");
-                let started = self.start_at(request, AddressMode::Published)?;
+                let started = self.persist_start(request, AddressMode::Published)?;
                 self.has_no_bridge.store(true, Ordering::Relaxed);
                 Ok(started)
             }
@@ -143,26 +152,50 @@ impl Starter {
         }
     }
 
+    /// Starts it again where the engine went away meanwhile, which ends what it was about to start.
+    fn persist_start(&self, request: &InstanceRequest<'_>, mode: AddressMode) -> Result<Started> {
+        for _ in 1..STARTS {
+            // One that is about to end still answers on connections that were kept.
+            self.engine.settle()?;
+            let absences = self.engine.absences();
+            match self.start_at(request, mode) {
+                Err(error) if error.is_cancelled() || error.is_disconnected() => return Err(error),
+                Err(error) if self.engine.settle()? || self.engine.absences() != absences => {
+                    log::warn!("{error}: the engine went away meanwhile, so it is started again");
+                }
+                outcome => return outcome,
+            }
+        }
+        self.start_at(request, mode)
+    }
+
     fn start_at(&self, request: &InstanceRequest<'_>, mode: AddressMode) -> Result<Started> {
         let name = container_name(request.function_name);
         let mut spec = self.spec(request, mode)?;
+        let absences = self.engine.absences();
         let mut begin = Instant::now();
-        let mut container = self.engine.create_owned(&self.owner, request.lifetime, &name, spec.clone())?;
-        let mut created = Instant::now();
-        let mut started = self.engine.start_container(container.id());
-        if started.as_ref().is_err_and(|error| error.to_string().contains("docker-init")) {
+        let (container, created) = loop {
+            let container = self.create(request, &name, spec.clone());
+            let created = Instant::now();
+            let error = match container {
+                Ok(container) => match self.engine.start_container(container.id()) {
+                    Ok(()) => break (container, created),
+                    Err(error) if spec.host_config.init && lacks_init(&error) => {
+                        container.remove()?;
+                        error
+                    }
+                    Err(error) => return Err(self.explain_start(error)),
+                },
+                Err(error) if spec.host_config.init && lacks_init(&error) => error,
+                Err(error) => return Err(error),
+            };
             log::warn!(
-                "the engine has no `docker-init`: processes that a function leaves behind stay in its limit"
+                "{error}: the function is started without, and processes that it leaves behind stay in its limit"
             );
-            container.remove()?;
             spec.host_config.init = false;
             begin = Instant::now();
-            container = self.engine.create_owned(&self.owner, request.lifetime, &name, spec)?;
-            created = Instant::now();
-            started = self.engine.start_container(container.id());
-        }
+        };
         let running = Instant::now();
-        started.map_err(|error| self.explain_start(error))?;
         let inspected = self.inspect(container.id(), &name)?;
         let address = self.address(&inspected, mode)?;
         log::debug!("container `{name}` started, asking {address} until it answers");
@@ -172,7 +205,18 @@ impl Starter {
             start: running.since(created),
             ready: Instant::now().since(running),
         };
-        Ok(Started { container, inspected, address, phases })
+        let is_undisturbed = self.engine.absences() == absences;
+        Ok(Started { container, inspected, address, phases: is_undisturbed.then_some(phases) })
+    }
+
+    fn create(
+        &self,
+        request: &InstanceRequest<'_>,
+        name: &str,
+        spec: ContainerSpec,
+    ) -> Result<OwnedContainer> {
+        let created = self.engine.create_owned(&self.owner, request.lifetime, name, spec);
+        created.map_err(|error| self.explain_network(error))
     }
 
     fn spec(&self, request: &InstanceRequest<'_>, mode: AddressMode) -> Result<ContainerSpec> {
@@ -218,6 +262,7 @@ impl Starter {
                 host_config.cap_add = SEBS_ENTRY_CAPABILITIES.map(str::to_string).to_vec();
             }
         }
+        self.leave_out_limits(&mut host_config)?;
         let mut exposed_ports = Vec::new();
         if mode == AddressMode::Published {
             let host_port = self.options.host_port.map(|port| port.to_string()).unwrap_or_default();
@@ -227,7 +272,7 @@ impl Starter {
         }
         // SeBS's own images start as root, and become the caller themselves.
         let user = if is_ours { self.caller.clone() } else { String::new() };
-        Ok(ContainerSpec {
+        let mut spec = ContainerSpec {
             image: request.image_id.to_string(),
             cmd: vec!["/bin/bash".to_string(), "/sebs/run_server.sh".to_string(), DEFAULT_PORT.to_string()],
             env,
@@ -235,7 +280,31 @@ impl Starter {
             exposed_ports,
             host_config,
             ..ContainerSpec::default()
-        })
+        };
+        if let Some(network) = &self.network {
+            network.place(&mut spec);
+        }
+        Ok(spec)
+    }
+
+    /// Of the limits that the engine cannot set, some are asked for by nobody and left out, since they would fail the
+    /// start: a warning tells of that. One on processors is the user's own wish.
+    fn leave_out_limits(&self, host_config: &mut HostConfig) -> Result<()> {
+        for limit in &self.unlimited {
+            match limit {
+                Limit::Memory => (host_config.memory, host_config.memory_swap) = (0, 0),
+                Limit::Processes => host_config.pids_limit = None,
+                Limit::Cpus if host_config.nano_cpus == 0 => {}
+                Limit::Cpuset if host_config.cpuset_cpus.is_empty() => {}
+                Limit::Cpus | Limit::Cpuset => {
+                    return Err(Error::usage(format!(
+                        "the engine cannot limit {limit}, which the function's configuration asks for (without \
+                         --cpus and --cpuset, or on an engine that has the controllers, it runs)"
+                    )));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn package_mount(&self, package: &Path) -> Result<String> {
@@ -258,6 +327,26 @@ impl Starter {
                 ),
                 error,
             ),
+            _ => self.explain_network(error),
+        }
+    }
+
+    /// That a network is not there any more is no sign of an address that cannot be reached.
+    fn explain_network(&self, error: Error) -> Error {
+        match &self.network {
+            Some(_) if error.is_not_found() => Error::new(error.to_string()),
+            _ => error,
+        }
+    }
+
+    /// Says of an address that cannot be reached what its network has to do with that.
+    fn explain_reach(&self, error: Error) -> Error {
+        let advice = "choose another network, or leave --network out";
+        match &self.network {
+            Some(network) if error.is_not_found() && !network.publishes() => Error::with_kind(
+                Kind::NotFound,
+                format!("{error}, and nothing on {} is published ({advice})", network.kind()),
+            ),
             _ => error,
         }
     }
@@ -272,14 +361,17 @@ impl Starter {
             bridge_address(inspected)
         };
         found.ok_or_else(|| {
-            let place =
-                if mode == AddressMode::Published { "published port" } else { "address on the bridge" };
+            let place = match (mode, &self.network) {
+                (AddressMode::Published, _) => "published port".to_string(),
+                (_, Some(network)) => format!("address on network `{}`", network.name),
+                (_, None) => "address on the bridge".to_string(),
+            };
             Error::with_kind(Kind::NotFound, format!("container `{}` has no {place}", inspected.name))
         })
     }
 
     /// Asks `/alive` until there is any HTTP answer: SeBS's Node.js server answers 404.
-    fn wait_until_ready(&self, id: &str, name: &str, address: SocketAddr) -> Result<()> {
+    pub(super) fn wait_until_ready(&self, id: &str, name: &str, address: SocketAddr) -> Result<()> {
         let begin = Instant::now();
         let deadline = begin.after(self.options.start_timeout);
         let mut pause = POLL_FIRST;
@@ -295,6 +387,11 @@ impl Starter {
                 let inspected = self.inspect(id, name)?;
                 if !inspected.state.running {
                     return Err(self.died(id, &inspected));
+                }
+                if let Some(other) = present_address(&inspected).filter(|other| *other != address) {
+                    return Err(Error::new(format!(
+                        "container `{name}` lost its address {address} before it answered, and is at {other} now"
+                    )));
                 }
                 is_paused = inspected.state.paused;
                 if is_unreachable(address) {
@@ -392,15 +489,10 @@ fn plain_name(function: &str) -> String {
     if name.is_empty() { "function".to_string() } else { name.to_string() }
 }
 
-pub(super) fn bridge_address(inspected: &ContainerInspect) -> Option<SocketAddr> {
-    let address = inspected.network_settings.address()?.parse::<IpAddr>().ok()?;
-    Some(SocketAddr::new(address, DEFAULT_PORT))
-}
-
-pub(super) fn published_address(inspected: &ContainerInspect) -> Option<SocketAddr> {
-    let bindings = inspected.network_settings.ports.get(PORT_KEY)?.as_ref()?;
-    let port = bindings.iter().find_map(|binding| binding.host_port.parse::<u16>().ok())?;
-    Some(SocketAddr::from(([127, 0, 0, 1], port)))
+/// Does this error of a creation (Podman) or start (Docker) say that the engine has no small first process for containers?
+fn lacks_init(error: &Error) -> bool {
+    let text = error.to_string();
+    text.contains("docker-init") || text.contains("container-init")
 }
 
 /// Does a connection neither stand nor get refused?

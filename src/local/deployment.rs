@@ -42,6 +42,9 @@ pub struct Deployment {
     pub functions: Vec<Function>,
     /// What to invoke them with, JSON objects as they were made.
     pub inputs: Vec<Box<RawValue>>,
+    /// The network of the engine's that they were put on; absent: its default one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// The object storage that they use, with its keys; `None`: none.
     #[serde(default)]
     pub storage: Option<Value>,
@@ -74,6 +77,7 @@ impl fmt::Debug for Deployment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Deployment")
             .field("functions", &self.functions)
+            .field("network", &self.network)
             .field("started_storage", &self.started_storage)
             .field("memory_measurements", &self.memory_measurements)
             .field("started_at", &self.started_at)

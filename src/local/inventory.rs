@@ -93,6 +93,9 @@ pub struct FoundResource {
     /// `running`, `exited`, …; `None`: it has no states.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
+    /// The network of the engine's that a container was put on; absent: its default one, or it is on none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// How long ago it was made, in seconds; `None`: nobody knows.
     pub age_s: Option<u64>,
     /// Bytes; `None`: the engine does not count them.

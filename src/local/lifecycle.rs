@@ -14,6 +14,10 @@ use super::instance::{LiveInstance, Usage};
 use super::pool::{Deployed, Pool, timeout};
 use super::short;
 use super::trigger::{HttpTrigger, TriggerOptions};
+use super::whereabouts::{RESTARTED, was_restarted};
+
+/// What became of an idle container whose engine was restarted, stopped or killed.
+const ENDED_WITH_ENGINE: &str = "its container ended when the Docker engine went away";
 
 /// So many instances are started or removed at a time: more would only wait in the engine.
 const AT_ONCE: usize = 8;
@@ -47,7 +51,7 @@ impl Pool {
         let mut live = self.adopt(function, record, deployed, &started.inspected)?;
         live.is_invoked = false;
         live.container = Some(started.container);
-        live.phases = Some(started.phases);
+        live.phases = started.phases;
         Ok(live)
     }
 
@@ -81,8 +85,11 @@ impl Pool {
             function: function.to_string(),
             revision: deployed.revision,
             serial: self.next_serial(),
+            started_at: inspected.state.started_at.clone(),
+            absences: self.starter.engine.absences(),
             trigger: HttpTrigger::new(address, trigger_options, &self.starter.cancel),
             is_invoked: true,
+            has_served: false,
             is_enforced: false,
             idle_since: Instant::now(),
             container: None,
@@ -95,6 +102,21 @@ impl Pool {
         };
         live.read_usage();
         Ok(live)
+    }
+
+    /// Why an idle instance is not to be invoked, though nobody has seen it fail; `None`: it is.
+    ///
+    /// One that somebody else started again is another copy of the function, and its counters are of one that is no more.
+    pub(super) fn lapse(&self, live: &LiveInstance) -> Option<&'static str> {
+        let engine = &self.starter.engine;
+        if !live.has_ended() {
+            return None;
+        }
+        if engine.absences() != live.absences {
+            return Some(ENDED_WITH_ENGINE);
+        }
+        let found = engine.inspect_container(live.id());
+        found.is_ok_and(|found| was_restarted(&found, &live.started_at)).then_some(RESTARTED)
     }
 
     fn attach(&self, inspected: &ContainerInspect) -> Result<Option<TargetId>> {

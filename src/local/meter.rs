@@ -169,11 +169,12 @@ impl Meter {
         if self.options.source == SourceChoice::Cgroup {
             return Err(missing);
         }
-        log::warn!("{missing}; the engine's one reading a second is taken instead");
-        from_engine().map_err(|error| match error.is_cancelled() || error.is_not_found() {
+        let counters = from_engine().map_err(|error| match error.is_cancelled() || error.is_not_found() {
             true => error,
             false => Error::new(format!("{missing}; and the engine does not help: {error}")),
-        })
+        })?;
+        log::warn!("{missing}; the engine's one reading a second is taken instead");
+        Ok(counters)
     }
 
     /// Samples the memory of the control group that a process is in; the target is labelled `pid-<pid>`.

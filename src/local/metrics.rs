@@ -119,8 +119,11 @@ pub(super) fn download(
             invocation.ready_us,
             invocation.init_us.or(result.times.initialization),
         ];
+        // The engine went away during the start, so that its time is not known: a part of it is not the whole.
+        let is_disturbed = invocation.init_us.is_some() && invocation.create_us.is_none();
         let initialization: u64 = parts.into_iter().flatten().sum();
-        result.provider_times.initialization = (initialization > 0).then_some(initialization);
+        result.provider_times.initialization =
+            (initialization > 0 && !is_disturbed).then_some(initialization);
         result.provider_times.execution = invocation.handler_us;
         result.bill(function.config.memory);
     }

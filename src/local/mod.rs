@@ -10,17 +10,22 @@ mod idle;
 mod instance;
 mod inventory;
 mod invocation;
+mod kept;
 mod lifecycle;
 mod measurement;
 mod meter;
 mod metrics;
+mod network;
 mod options;
 mod pool;
 mod prepare;
 mod removal;
 mod sampling;
+mod silence;
 mod trigger;
 mod update;
+mod watch;
+mod whereabouts;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -30,19 +35,18 @@ use serde_json::{Map, Value};
 
 use crate::cache::{Cache, FunctionKey};
 use crate::cancel::Cancel;
-use crate::docker::{ContainerInspect, Engine, Lifetime, Owner};
+use crate::docker::{Engine, Lifetime, Limit, Owner};
 use crate::error::{Error, Result};
 use crate::faas::{
     CodePackage, Config, ExecutionResult, Function, FunctionConfig, Load, Runtime, StartKind, System,
     Trigger, TriggerType,
 };
-use crate::host;
 use crate::probe::Recording;
 
 use container::Starter;
-use idle::IdleWatch;
 use pool::{Deployed, Pool};
 use removal::remove_left_behind;
+use watch::Watch;
 
 pub use config::{PLATFORM, PLATFORMS, allocate_port, local_config};
 pub use container::{AddressMode, DEFAULT_PORT};
@@ -69,8 +73,8 @@ pub struct Local {
     config: Config,
     /// Names of the functions that an earlier command kept.
     kept: HashSet<String>,
-    /// `None` where instances may be idle for ever.
-    idle_watch: Option<IdleWatch>,
+    /// None once the platform is at its end.
+    watches: Vec<Watch>,
 }
 
 impl Local {
@@ -82,32 +86,34 @@ impl Local {
         let owner = Owner::current()?;
         let info = engine.info()?;
         remove_left_behind(&engine, &owner)?;
-        let has_option = |name: &str| info.security_options.iter().any(|option| option.contains(name));
         let mut options = options;
-        if options.host_port.is_some() {
-            options.address = AddressMode::Published;
-        }
-        let is_elsewhere =
-            info.is_rootless() || info.operating_system.contains("Docker Desktop") || host::is_wsl();
-        if options.address == AddressMode::Auto && is_elsewhere {
-            log::info!("the engine's bridge is not on this host: instances are published on 127.0.0.1");
-            options.address = AddressMode::Published;
+        let network = network::settle(&mut options, &engine, &info)?;
+        let unlimited = info.missing_limits();
+        if !unlimited.is_empty() {
+            let limits: Vec<String> = unlimited.iter().map(Limit::to_string).collect();
+            log::warn!("the engine cannot limit {}: functions run without", limits.join(", "));
         }
         let meter = options.measure.clone().map(Meter::new);
-        let idle_timeout = options.idle_timeout;
+        let (idle_timeout, patience) = (options.idle_timeout, options.patience);
         let starter = Starter {
-            has_selinux: has_option("name=selinux"),
+            has_selinux: info.has_selinux(),
             engine,
             owner,
             options,
+            network,
             cancel: cancel.clone(),
             caller: info.caller(),
+            unlimited,
             has_no_bridge: AtomicBool::new(false),
         };
         let pool = Arc::new(Pool::new(starter, meter));
-        let idle_watch = idle_timeout.map(|limit| IdleWatch::start(&pool, limit)).transpose()?;
         let config = local_config(&Value::Null, &cache)?;
-        Ok(Local { pool, cache, config, kept: HashSet::new(), idle_watch })
+        let silent = Watch::start(&pool, "silent instances", move |pool| silence::watch(pool, patience))?;
+        let mut watches = vec![silent];
+        if let Some(limit) = idle_timeout {
+            watches.push(Watch::start(&pool, "idle instances", move |pool| idle::watch(pool, limit))?);
+        }
+        Ok(Local { pool, cache, config, kept: HashSet::new(), watches })
     }
 
     /// Lets a function outlive the command: it is recorded in the cache, and its instances are not removed. One that has
@@ -218,11 +224,10 @@ impl Local {
 
     /// Brings a function's instances and triggers, and its record if it is kept, in line with what is there.
     fn renew(&mut self, function: &mut Function) -> Result<()> {
-        let records = self.pool.records(&function.name);
-        if records == function.instances {
+        if self.pool.has_records(&function.name, &function.instances) {
             return Ok(());
         }
-        function.instances = records;
+        function.instances = self.pool.records(&function.name);
         renew_triggers(function);
         if self.kept.contains(&function.name) {
             self.record(function)?;
@@ -262,9 +267,7 @@ impl Local {
     /// Ends all threads of its own, and nobody gets an instance any more.
     fn close(&mut self) {
         self.pool.close();
-        if let Some(watch) = self.idle_watch.take() {
-            watch.join();
-        }
+        self.watches.drain(..).for_each(Watch::join);
     }
 }
 
@@ -320,45 +323,7 @@ impl System for Local {
     }
 
     fn cached_function(&mut self, function: &mut Function, package: &CodePackage) -> Result<bool> {
-        let (mut living, recorded) = (Vec::new(), function.clone());
-        for record in std::mem::take(&mut function.instances) {
-            let id = record.instance_id.as_str();
-            match self.engine().inspect_container(id) {
-                Ok(inspected)
-                    if inspected.state.running
-                        && !(self.options().hold_for(&inspected) && runs(&inspected, function, package)) =>
-                {
-                    log::info!("function `{}` is there with other options: starting it anew", function.name);
-                    self.remove_unknown(&function.name, id)?;
-                    self.kept.insert(function.name.clone());
-                }
-                Ok(inspected) if !inspected.state.running || inspected.state.paused => {
-                    log::info!(
-                        "an instance of `{}` is {}: removing it",
-                        function.name,
-                        inspected.state.status
-                    );
-                    self.remove_unknown(&function.name, id)?;
-                }
-                Ok(inspected) => living.push((record, inspected)),
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if living.is_empty() {
-            self.cache.remove_function(&self.key(function))?;
-            config::release_ports(&mut self.config.resources, &self.cache, &recorded)?;
-            return Ok(false);
-        }
-        self.kept.insert(function.name.clone());
-        let deployed = self.deployment(&function.name, package, &function.config);
-        for (record, inspected) in living {
-            let live = self.pool.adopt(&function.name, record, &deployed, &inspected)?;
-            self.pool.add_idle(live);
-        }
-        self.pool.deploy(&function.name, deployed);
-        function.instances = self.pool.records(&function.name);
-        Ok(true)
+        self.take_over(function, package)
     }
 
     fn update_function(
@@ -442,11 +407,6 @@ fn renew_triggers(function: &mut Function) {
     for trigger in &mut function.triggers {
         trigger.url.clone_from(&first.url);
     }
-}
-
-/// Does a container run the image that a package is run by? Another package brings another image, and is no reason yet.
-fn runs(container: &ContainerInspect, function: &Function, package: &CodePackage) -> bool {
-    function.code_package_hash != package.hash || container.image == package.instance_image()
 }
 
 /// The first digits of a container's id, as people know it.

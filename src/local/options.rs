@@ -9,6 +9,7 @@ use crate::units::Bytes;
 
 use super::container::{self, AddressMode};
 use super::meter::MeterOptions;
+use super::whereabouts::published_address;
 
 /// How the names of variables begin that tell functions of storage.
 const STORAGE_PREFIXES: [&str; 3] = ["MINIO_", "NOSQL_STORAGE_", "SEBS_LITE_S3_"];
@@ -18,6 +19,9 @@ const STORAGE_PREFIXES: [&str; 3] = ["MINIO_", "NOSQL_STORAGE_", "SEBS_LITE_S3_"
 pub struct LocalOptions {
     /// Are new functions meant to outlive the command? [`Local::keep`](super::Local::keep) then records them.
     pub keep: bool,
+    /// The network of the engine's that instances are put on, by its name or id, which must be there; `None`: the engine's
+    /// default one. See [`LocalOptions::check_network`]. Storage that functions are told of must be on it, too.
+    pub network: Option<String>,
     /// Where instances are invoked.
     pub address: AddressMode,
     /// The port of 127.0.0.1 that an instance is published at; `None`: the engine chooses a free one.
@@ -33,6 +37,9 @@ pub struct LocalOptions {
     /// How long an instance may have nothing to do until it is removed, be it the last; `None`: as long as it takes. One
     /// that was kept is not removed.
     pub idle_timeout: Option<Duration>,
+    /// How long an instance may take to answer an invocation until the engine is asked whether it still can, and then
+    /// from one time to the next. One that cannot fails its invocation, whatever the time-out.
+    pub patience: Duration,
     /// Environment of the function, beside what the function server is told.
     pub env: Vec<(String, String)>,
     /// What the function is told of storage, keys among them; a variable of `env` that has the same name wins.
@@ -51,6 +58,7 @@ impl Default for LocalOptions {
     fn default() -> LocalOptions {
         LocalOptions {
             keep: false,
+            network: None,
             address: AddressMode::Auto,
             host_port: None,
             start_timeout: Duration::from_secs(60),
@@ -58,6 +66,7 @@ impl Default for LocalOptions {
             max_payload: Bytes(256 << 20),
             max_instances: None,
             idle_timeout: None,
+            patience: Duration::from_secs(5),
             env: Vec::new(),
             storage_env: Vec::new(),
             privileged: false,
@@ -73,6 +82,7 @@ impl fmt::Debug for LocalOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalOptions")
             .field("keep", &self.keep)
+            .field("network", &self.network)
             .field("address", &self.address)
             .field("host_port", &self.host_port)
             .field("start_timeout", &self.start_timeout)
@@ -80,6 +90,7 @@ impl fmt::Debug for LocalOptions {
             .field("max_payload", &self.max_payload)
             .field("max_instances", &self.max_instances)
             .field("idle_timeout", &self.idle_timeout)
+            .field("patience", &self.patience)
             .field("variables", &self.variables().map(|(name, _)| name).collect::<Vec<_>>())
             .field("privileged", &self.privileged)
             .field("logs", &self.logs)
@@ -103,8 +114,9 @@ impl LocalOptions {
             container.config.env.iter().any(|known| known.strip_prefix(name) == Some(&format!("={value}")))
         };
         let payload = self.max_payload.0.to_string();
-        let published = container::published_address(container).map(|address| address.port());
+        let published = published_address(container).map(|address| address.port());
         self.privileged == container.host_config.privileged
+            && self.network.as_deref() == container.own_network()
             && self.variables().all(|(name, value)| has(name, value))
             && self.tells_of_no_other_storage(container)
             && has(container::MAX_PAYLOAD, &payload)

@@ -14,6 +14,7 @@ use super::container::Starter;
 use super::instance::LiveInstance;
 use super::meter::Meter;
 use super::metrics::InstanceMetrics;
+use super::silence::Waits;
 
 /// How often a wait for an instance looks whether the job was given up.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -27,6 +28,8 @@ pub(super) struct Pool {
     changed: Condvar,
     /// `None` where memory is not sampled, or not any more.
     meter: Mutex<Option<Meter>>,
+    /// The invocations under way, for the thread that looks after those that take long.
+    pub(super) waits: Waits,
 }
 
 /// What several threads change.
@@ -49,6 +52,8 @@ pub(super) struct State {
     pub(super) ended: BTreeMap<String, Vec<InstanceMetrics>>,
     /// Is the platform at its end?
     is_closed: bool,
+    /// How many wait for a change.
+    waiting: usize,
 }
 
 /// What a further instance of a function is started from.
@@ -98,7 +103,13 @@ impl Pool {
     pub(super) fn new(starter: Starter, meter: Option<Meter>) -> Pool {
         let random = u64::from_str_radix(&crate::files::random_hex(8), 16).unwrap_or_default();
         let state = State { cold_start_counter: random, ..State::default() };
-        Pool { starter, state: Mutex::new(state), changed: Condvar::new(), meter: Mutex::new(meter) }
+        Pool {
+            starter,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            meter: Mutex::new(meter),
+            waits: Waits::default(),
+        }
     }
 
     /// A thread that panicked with the lock had not begun to change anything that others rely on.
@@ -111,8 +122,11 @@ impl Pool {
     }
 
     /// Waits until something changes, for a moment at most.
-    fn wait<'a>(&self, state: MutexGuard<'a, State>, limit: Duration) -> MutexGuard<'a, State> {
-        self.changed.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner).0
+    fn wait<'a>(&self, mut state: MutexGuard<'a, State>, limit: Duration) -> MutexGuard<'a, State> {
+        state.waiting += 1;
+        let mut state = self.changed.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner).0;
+        state.waiting -= 1;
+        state
     }
 
     /// What instances of a function are started from; `None`: it is not deployed here.
@@ -134,16 +148,12 @@ impl Pool {
 
     /// The instances of a function's deployment that is in force, in the order of their starts.
     pub(super) fn records(&self, function: &str) -> Vec<Instance> {
-        let state = self.lock();
-        let Some(current) = state.functions.get(function).map(|deployed| deployed.revision) else {
-            return Vec::new();
-        };
-        let idle = state.idle.iter().filter(|live| live.function == function && live.revision == current);
-        let busy = state.busy.iter().filter(|busy| busy.function == function && busy.revision == current);
-        let mut all: Vec<(u64, &Instance)> = idle.map(|live| (live.serial, &live.record)).collect();
-        all.extend(busy.map(|busy| (busy.serial, &busy.record)));
-        all.sort_by_key(|(serial, _)| *serial);
-        all.into_iter().map(|(_, record)| record.clone()).collect()
+        self.lock().records(function).cloned().collect()
+    }
+
+    /// Are these still the instances that [`Pool::records`] would give?
+    pub(super) fn has_records(&self, function: &str, known: &[Instance]) -> bool {
+        self.lock().records(function).eq(known)
     }
 
     /// An instance for one invocation: an idle one, the one used last, so that others can end for want of use; else one
@@ -215,9 +225,13 @@ impl Pool {
             && state.functions.get(&live.function).is_some_and(|now| now.revision == live.revision);
         if is_current {
             live.idle_since = Instant::now();
+            live.absences = self.starter.engine.absences();
             state.busy.retain(|busy| busy.serial != live.serial);
             state.idle.push(live);
-            self.changed.notify_all();
+            // It would cost a system call, each time and mostly for nobody.
+            if state.waiting > 0 {
+                self.changed.notify_all();
+            }
         } else {
             drop(state);
             self.retire_or_warn(live);
@@ -298,6 +312,11 @@ impl Pool {
         self.changed.notify_all();
     }
 
+    /// Is the platform at its end?
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().is_closed
+    }
+
     /// Waits until the next idle instance has been idle for `limit`, or something changed, and takes out those that have.
     /// `None` once the platform is at its end.
     pub(super) fn wait_for_idle(&self, limit: Duration) -> Option<Vec<LiveInstance>> {
@@ -352,6 +371,18 @@ impl Pool {
 }
 
 impl State {
+    fn records(&self, function: &str) -> impl Iterator<Item = &Instance> {
+        let current = self.functions.get(function).map(|deployed| deployed.revision);
+        let is_current =
+            |name: &str, revision| name == function && current.is_some_and(|current| revision == current);
+        let idle = self.idle.iter().filter(|live| is_current(&live.function, live.revision));
+        let busy = self.busy.iter().filter(|busy| is_current(&busy.function, busy.revision));
+        let mut all: Vec<(u64, &Instance)> = idle.map(|live| (live.serial, &live.record)).collect();
+        all.extend(busy.map(|busy| (busy.serial, &busy.record)));
+        all.sort_by_key(|(serial, _)| *serial);
+        all.into_iter().map(|(_, record)| record)
+    }
+
     fn take_idle(&mut self, function: &str, start: StartKind) -> Option<LiveInstance> {
         let current = self.functions.get(function)?.revision;
         let fits = |live: &LiveInstance| {

@@ -70,12 +70,21 @@ impl HttpTrigger {
     /// # Errors
     /// Only `is_cancelled`.
     pub fn sync_invoke(&mut self, payload: &str) -> Result<(ExecutionResult, Option<Failure>)> {
+        self.invoke_unless(payload, None)
+    }
+
+    /// As [`HttpTrigger::sync_invoke`], until `peer_lost` is triggered, after which the instance counts as disconnected.
+    pub(super) fn invoke_unless(
+        &mut self,
+        payload: &str,
+        peer_lost: Option<&Cancel>,
+    ) -> Result<(ExecutionResult, Option<Failure>)> {
         let limits = Limits {
             connect: CONNECT_LIMIT,
             total: self.options.timeout,
             max_body_bytes: self.options.max_payload.0,
             cancel: &self.cancel,
-            peer_lost: None,
+            peer_lost,
         };
         let request = Request { method: "POST", path: "/", body: Some(payload.as_bytes()) };
         let (timing, outcome) = self.client.send(&request, &limits);

@@ -24,6 +24,9 @@ pub fn deployment(deployment: &Deployment, file: &Path) -> String {
     if let Some((instance, input)) = first.zip(deployment.inputs.first()) {
         text += &format!("invoke:      {}\n", curl(&instance.url, input.get(), &shown_file));
     }
+    if let Some(network) = &deployment.network {
+        text += &format!("network:     {network}\n");
+    }
     for (kind, engine, address) in storage_of(deployment) {
         let whose =
             if deployment.started_storage.contains(&kind) { "started with it" } else { "left as it is" };
@@ -90,6 +93,7 @@ pub fn deployment_status(status: &DeploymentStatus) -> String {
     let mut rows = vec![row(["function", "instance", "state", "url", "answers"])];
     for instance in &status.instances {
         let code = instance.exit_code.map(|code| format!(" ({code})")).unwrap_or_default();
+        let moved = instance.recorded_url.as_ref().map(|url| format!(" (was {url})")).unwrap_or_default();
         let answers = match instance.answers {
             Some(true) => "yes",
             Some(false) => "no",
@@ -99,11 +103,14 @@ pub fn deployment_status(status: &DeploymentStatus) -> String {
             instance.function.clone(),
             short(&instance.instance_id),
             format!("{}{code}", instance.state),
-            instance.url.clone(),
+            format!("{}{moved}", instance.url),
             answers.to_string(),
         ]);
     }
     let mut text = columns(&rows) + "\n";
+    if let Some(network) = &status.network {
+        text += &format!("network:     {network}\n");
+    }
     if !status.storage.is_empty() {
         text += &(storage_status(&status.storage) + "\n");
     }

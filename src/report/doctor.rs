@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::table::columns;
 use crate::doctor::{Area, Bucket, Finding, TimerTest, Verdict};
-use crate::experiment::staircase::{Agreement, Climbed, Edge, StepVerdict};
+use crate::experiment::staircase::{Agreement, Climbed, Comparison, Edge, StepVerdict};
 use crate::units::{Bytes, show_duration};
 
 const MIB: f64 = (1 << 20) as f64;
@@ -100,31 +100,48 @@ pub fn staircase(climbed: &Climbed) -> String {
         show_duration(Duration::from_nanos(climbed.interval_ns)),
         columns(&rows)
     );
+    text.push_str(&remarks(&climbed.comparison));
+    text.push_str(&format!("{} of {} ticks were missed\n", climbed.missed_ticks, climbed.planned_ticks));
+    text.push_str(&conclusion(&climbed.comparison));
+    text
+}
+
+/// What limits the verdicts, once where it is the same for all, and what the steps are compared with.
+fn remarks(comparison: &Comparison) -> String {
+    let steps = &comparison.steps;
+    let Some(base) = comparison.base_bytes else {
+        return steps.first().map_or(String::new(), |step| format!("{}\n", step.remarks.join("\n")));
+    };
+    let mut text = String::new();
     for (number, step) in steps.iter().enumerate() {
         for remark in &step.remarks {
             text.push_str(&format!("step {}: {remark}\n", number + 1));
         }
     }
-    if let Some(base) = climbed.comparison.base_bytes {
-        text.push_str(&format!("before the first step {} were used; ", Bytes(base)));
-    }
-    text.push_str(&format!("{} of {} ticks were missed\n", climbed.missed_ticks, climbed.planned_ticks));
-    let differing: Vec<String> = (1..)
-        .zip(steps)
-        .filter(|(_, step)| step.agreement != Agreement::Within)
-        .map(|(number, _): (u32, _)| number.to_string())
-        .collect();
-    text.push_str(&match differing.len() {
-        0 if climbed.comparison.agrees() => {
+    text + &format!("before the first step {} were used; ", Bytes(base))
+}
+
+fn conclusion(comparison: &Comparison) -> String {
+    let steps = &comparison.steps;
+    let numbers = |agreement: Agreement| {
+        let those = steps.iter().enumerate().filter(|(_, step)| step.agreement == agreement);
+        those.map(|(number, _)| (number + 1).to_string()).collect::<Vec<String>>().join(", ")
+    };
+    match comparison.agreement {
+        _ if steps.is_empty() => "nothing was compared: the function told no step\n".to_string(),
+        Agreement::Within => {
             format!("what was measured is true: every step is within its bounds{}\n", untold_edges(steps))
         }
-        0 => "nothing was compared: the function told no step\n".to_string(),
-        _ => format!(
-            "what was measured is not shown to be true: step {} is not within its bounds\n",
-            differing.join(", ")
+        Agreement::NotTold => format!(
+            "whether what was measured is true is not told: samples are missing for step {}; run it on a quieter machine, \
+             with --realtime, or with a longer --measure-interval\n",
+            numbers(Agreement::NotTold)
         ),
-    });
-    text
+        Agreement::Outside => format!(
+            "what was measured is not true: step {} is not within its bounds\n",
+            numbers(Agreement::Outside)
+        ),
+    }
 }
 
 /// How many starts and ends the samples do not show, if there are any.
@@ -180,7 +197,7 @@ fn edge(edge: &Edge) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::staircase::{Comparison, Held};
+    use crate::experiment::staircase::Held;
     use crate::probe::Scheduling;
 
     #[test]
@@ -255,8 +272,8 @@ mod tests {
             agreement: Agreement::Within,
             remarks: vec!["its end does not show".to_string()],
         };
-        let climbed = |steps| Climbed {
-            comparison: Comparison { base_bytes: Some(9_000_000), steps },
+        let climbed = |agreement, base_bytes, steps| Climbed {
+            comparison: Comparison { agreement, base_bytes, steps },
             runtime: "python 3.11".to_string(),
             image: "image".to_string(),
             interval_ns: 1_000_000,
@@ -267,16 +284,29 @@ mod tests {
             lateness_ns: None,
             scheduling: Scheduling::default(),
         };
-        let text = staircase(&climbed(vec![step.clone()]));
+        let base = Some(9_000_000);
+        let text = staircase(&climbed(Agreement::Within, base, vec![step.clone()]));
         let row =
             "1     16 MiB   16.250 MiB  +256 KiB    -512 to +544 KiB  +82 µs  1040 µs  -    -      within\n";
         assert!(text.contains(row), "{text}");
         assert!(text.contains("\nstep 1: its end does not show\n"), "{text}");
         let told = "every step is within its bounds, but for 1 of 2 starts and ends, which do not show\n";
         assert!(text.ends_with(told), "{text}");
-        let wrong =
-            staircase(&climbed(vec![step.clone(), StepVerdict { agreement: Agreement::Outside, ..step }]));
-        assert!(wrong.ends_with("step 2 is not within its bounds\n") && wrong.contains("OUTSIDE"), "{wrong}");
-        assert!(staircase(&climbed(Vec::new())).contains("nothing was compared"));
+        assert!(text.contains("were used; 3 of 2000 ticks were missed\n"), "{text}");
+        let untold = StepVerdict {
+            agreement: Agreement::NotTold,
+            remarks: vec!["no base".to_string()],
+            ..step.clone()
+        };
+        let outside = StepVerdict { agreement: Agreement::Outside, ..step };
+        let wrong = staircase(&climbed(Agreement::Outside, base, vec![untold.clone(), outside]));
+        assert!(wrong.ends_with("is not true: step 2 is not within its bounds\n"), "{wrong}");
+        assert!(wrong.contains("not told\n") && wrong.contains("OUTSIDE\nstep 1: no base\n"), "{wrong}");
+        let nothing = staircase(&climbed(Agreement::NotTold, None, vec![untold.clone(), untold]));
+        assert!(nothing.contains("not told\nno base\n3 of 2000 ticks"), "{nothing}");
+        assert!(nothing.contains("is not told: samples are missing for step 1, 2; run it on a"), "{nothing}");
+        assert!(!nothing.contains("bounds\n"), "{nothing}");
+        let empty = staircase(&climbed(Agreement::NotTold, None, Vec::new()));
+        assert!(empty.ends_with("nothing was compared: the function told no step\n"), "{empty}");
     }
 }

@@ -20,6 +20,7 @@ pub fn inventory(items: &[FoundResource]) -> String {
             id if id.starts_with('/') => id.to_string(),
             id => short(id),
         };
+        let network = item.network.as_ref().map(|name| format!(", on network `{name}`")).unwrap_or_default();
         rows.push(vec![
             item.kind.name().to_string(),
             item.name.clone(),
@@ -28,7 +29,7 @@ pub fn inventory(items: &[FoundResource]) -> String {
             item.state.clone().unwrap_or(UNKNOWN.to_string()),
             item.age_s.map_or(UNKNOWN.to_string(), age),
             item.size_bytes.map_or(UNKNOWN.to_string(), |bytes| Bytes(bytes).to_string()),
-            item.reason.clone(),
+            item.reason.clone() + &network,
         ]);
     }
     columns(&rows)

@@ -10,11 +10,12 @@ pub fn storage(storage: &StorageFile, file: &std::path::Path) -> String {
     let mut rows = vec![row(["storage", "type", "container", "for functions", "on this host", "data"])];
     for (kind, config) in storage.kinds() {
         let text = |value: &Option<String>| value.clone().unwrap_or("-".to_string());
+        let network = config.network.as_ref().map(|network| format!(" on {network}")).unwrap_or_default();
         rows.push(vec![
             kind.to_string(),
             config.engine.to_string(),
             config.instance_id.as_deref().map_or("-".to_string(), short),
-            text(&config.address),
+            text(&config.address) + &network,
             config.tool_address().unwrap_or("-").to_string(),
             text(&config.data_volume),
         ]);
@@ -103,6 +104,7 @@ mod tests {
     #[test]
     fn what_does_not_answer_says_why_and_what_was_stopped_how() {
         let status = StorageStatus {
+            network: None,
             kind: StorageKind::Nosql,
             engine: EngineType::Dynoxide,
             state: Some("exited".into()),

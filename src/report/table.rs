@@ -232,6 +232,12 @@ fn remarks(all: &[&ExecutionResult]) -> String {
                 number + 1
             ));
         }
+        if invocation.invocation.was_paused == Some(true) {
+            text.push_str(&format!(
+                "\ninvocation {}: its instance was paused meanwhile, so its times say nothing of the function",
+                number + 1
+            ));
+        }
         if let Some(Validation::Invalid(reason)) = &invocation.invocation.validation {
             text.push_str(&format!("\ninvocation {} is wrong: {reason}", number + 1));
         }

@@ -75,13 +75,24 @@ pub(super) fn import(
     gather(&mut root, language, interpreter, scratch.path())?;
     progress.step(&task, "sending");
     let changes = assets::image_changes(labels);
+    engine.persist(|| send(engine, &root, reference, &changes, progress))
+}
+
+/// Has the engine make an image of a root folder.
+fn send(
+    engine: &Engine,
+    root: &Root,
+    reference: &str,
+    changes: &[String],
+    progress: &Progress,
+) -> Result<String> {
     let (mut reader, writer) = std::io::pipe().context(|| "failed to make a pipe".to_string())?;
     std::thread::scope(|scope| {
         let sender = std::thread::Builder::new()
             .name("image archive".to_string())
             .spawn_scoped(scope, move || root.write_tar(writer))
             .context(|| "failed to start a thread for an archive".to_string())?;
-        let imported = engine.import_image(&mut reader, reference, &changes, progress);
+        let imported = engine.import_image(&mut reader, reference, changes, progress);
         // A writer whose reader has gone ends with an error of its own, which says less than the engine's.
         drop(reader);
         let sent = sender.join().unwrap_or_else(|_| Err(Error::new("the thread of an archive panicked")));

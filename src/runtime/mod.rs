@@ -359,14 +359,14 @@ impl Wanted<'_> {
             options.build_args.extend(std::env::var(name).ok().map(|value| (name.to_string(), value)));
         }
         let context = assets::build_context(language)?;
-        self.engine.build_image(&mut context.as_slice(), &options, self.progress)?;
+        self.engine.persist(|| self.engine.build_image(&mut context.as_slice(), &options, self.progress))?;
         // What the interpreter is can only be asked once it is there; it is written on the image, so as to be asked once.
         let described = describe(self.engine, &self.reference, language)?;
         labels.insert(BUILD_LABEL.to_string(), described.build);
         labels.insert(LIBC_LABEL.to_string(), described.libc);
         let context = assets::label_context(&self.reference)?;
         let options = BuildOptions { labels, ..self.build_options() };
-        self.engine.build_image(&mut context.as_slice(), &options, self.progress)?;
+        self.engine.persist(|| self.engine.build_image(&mut context.as_slice(), &options, self.progress))?;
         self.image(&self.engine.inspect_image(&self.reference)?, ImageSource::Built)
     }
 

@@ -10,11 +10,11 @@ mod value;
 mod xml;
 
 pub use dynamodb::{DynamoClient, DynamoOptions};
-pub(crate) use engine::located;
 pub use engine::{
     EngineType, RunningStorage, StartRequest, StorageConfig, StorageEnd, StorageFile, StorageKind,
-    StorageStatus, start, status, stop,
+    StorageStatus, addresses, start, status, stop,
 };
+pub(crate) use engine::{located, on_network};
 pub use record::{StoppedStorage, StorageRecord, StorageShutdown};
 pub use s3::{ObjectHead, ObjectSummary, S3Client, S3Options};
 pub use value::{Item, Number, Value, item_from_json};

@@ -91,7 +91,8 @@ pub(crate) struct Package {
     example = "sebs-lite benchmark invoke ./my-function test --input event.json --memory 256",
     example = "sebs-lite benchmark invoke 120.uploader test --storage-configuration storage.json",
     example = "sebs-lite benchmark invoke 110.dynamic-html test --system-variant container",
-    example = "sebs-lite benchmark invoke 010.sleep test --concurrency 8 --repetitions 32 --cold"
+    example = "sebs-lite benchmark invoke 010.sleep test --concurrency 8 --repetitions 32 --cold",
+    example = "sebs-lite benchmark invoke 120.uploader test --network lab"
 )]
 pub(crate) struct Invoke {
     /// name of the benchmark, or path of its folder
@@ -224,6 +225,9 @@ pub(crate) struct Invoke {
     /// publish the function at this port of 127.0.0.1 (default: the engine chooses)
     #[argh(option, arg_name = "port")]
     pub(crate) port: Option<u16>,
+    /// network of the engine's that the function is put on, by name or id (default: the engine's own bridge)
+    #[argh(option, arg_name = "name")]
+    pub(crate) network: Option<String>,
     /// how long an instance may take until it answers, for example 90s (default: 60s)
     #[argh(option, arg_name = "duration")]
     pub(crate) start_timeout: Option<String>,
@@ -290,6 +294,9 @@ pub(crate) struct Regression {
     /// where runtime images come from: auto, local, pull, build or host (default: auto)
     #[argh(option, arg_name = "source")]
     pub(crate) image_source: Option<String>,
+    /// network of the engine's that functions are put on, by name or id (default: the engine's own bridge)
+    #[argh(option, arg_name = "name")]
+    pub(crate) network: Option<String>,
     /// python that runs the benchmarks' input.py (default: this host's, from 3.10 on)
     #[argh(option, arg_name = "path")]
     pub(crate) input_python: Option<PathBuf>,

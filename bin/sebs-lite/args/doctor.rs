@@ -9,12 +9,15 @@ use argh::FromArgs;
     name = "doctor",
     error_code(0, "nothing is bad; warnings do not count"),
     error_code(1, "something is bad: benchmarks cannot run, or cannot be measured"),
-    error_code(3, "with --probe: what was measured is not shown to be true"),
+    error_code(
+        3,
+        "with --probe: what was measured is not true, or samples are missing to tell (it says which)"
+    ),
     example = "sebs-lite doctor",
     example = "sebs-lite doctor --probe --measure-interval 100us --realtime"
 )]
 pub(crate) struct Doctor {
-    /// run 051.memory-staircase and compare what is measured with what it allocates; exit 3 if they differ
+    /// run 051.memory-staircase and compare what is measured with what it allocates; exit 3 unless they agree
     #[argh(switch)]
     pub(crate) probe: bool,
     /// from one sample to the next: 100us, 1ms; a bare number is ms (default: 1ms)

@@ -134,6 +134,9 @@ pub(crate) struct Start {
     /// invoke the function at its bridge address or at a port published on 127.0.0.1: auto, bridge or published
     #[argh(option, arg_name = "where")]
     pub(crate) address: Option<String>,
+    /// network of the engine's that functions are put on, by name or id (default: the engine's own bridge)
+    #[argh(option, arg_name = "name")]
+    pub(crate) network: Option<String>,
     /// how long an instance may take until it answers, for example 90s (default: 60s)
     #[argh(option, arg_name = "duration")]
     pub(crate) start_timeout: Option<String>,

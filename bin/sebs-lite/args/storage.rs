@@ -26,7 +26,8 @@ pub(crate) enum StorageCommand {
     subcommand,
     name = "start",
     example = "sebs-lite storage start all --output-json storage.json",
-    example = "sebs-lite storage start object --engine seaweedfs"
+    example = "sebs-lite storage start object --engine seaweedfs",
+    example = "sebs-lite storage start all --network lab"
 )]
 pub(crate) struct StartStorage {
     /// object, nosql or all
@@ -41,6 +42,9 @@ pub(crate) struct StartStorage {
     /// minio or seaweedfs for object, scylladb or dynoxide for nosql (default: the first that can be had)
     #[argh(option, arg_name = "name")]
     pub(crate) engine: Option<String>,
+    /// network of the engine's that it is put on, for functions there, by name or id (default: the engine's own bridge)
+    #[argh(option, arg_name = "name")]
+    pub(crate) network: Option<String>,
 }
 
 /// Stop storage that `storage start` started; its data stay.

@@ -144,13 +144,14 @@ pub(super) fn measure(
         measure.output = Output::Stream(store.recording_path(begin_time));
     }
     let engine = Engine::connect(&context.cancel)?;
+    options.check_network(&engine)?;
     // Dropped after the platform is: functions may use it to their end.
     let mut own;
     let is_shared = shared.is_some();
     let resources: &mut SystemResources = match shared {
         Some(shared) => shared,
         None => {
-            own = settings.storage.resources(context, &engine, &cache, fate_of_storage(args))?;
+            own = settings.storage.resources(context, &engine, &cache, fate_of_storage(args, &options))?;
             &mut own
         }
     };
@@ -204,13 +205,17 @@ pub(super) fn measure(
 }
 
 /// A function that is kept would be lost without its storage.
-fn fate_of_storage(args: &Invoke) -> Fate {
-    Fate { lifetime: Lifetime::Run, is_kept: args.keep || args.keep_storage }
+fn fate_of_storage(args: &Invoke, options: &LocalOptions) -> Fate {
+    Fate { lifetime: Lifetime::Run, is_kept: keeps_storage(args), network: options.network.clone() }
+}
+
+fn keeps_storage(args: &Invoke) -> bool {
+    args.keep || args.keep_storage
 }
 
 /// A function that an earlier command kept outlives this one, which was not asked to keep anything.
 fn warn_of_lost_storage(resources: &SystemResources, args: &Invoke) {
-    if !resources.started().is_empty() && !fate_of_storage(args).is_kept {
+    if !resources.started().is_empty() && !keeps_storage(args) {
         log::warn!(
             "the function is kept, but the storage that was started for this run is not: add --keep-storage"
         );
@@ -286,6 +291,7 @@ fn local_options(args: &Invoke, output_dir: &Path) -> Result<LocalOptions> {
         env: &args.env,
         address: args.address.as_deref(),
         port: args.port,
+        network: args.network.as_deref(),
         start_timeout: args.start_timeout.as_deref(),
         max_payload: args.max_payload.as_deref(),
         privileged: args.privileged,
@@ -315,6 +321,7 @@ fn function_settings(
         container: prepared.package.container.clone(),
         environment_names: options.variables().map(|(name, _)| name.to_string()).collect(),
         privileged: options.privileged,
+        network: options.network.clone(),
         keep_alive: options.keeps_connection,
         warmup: args.warmup.unwrap_or(0),
         concurrency: args.concurrency.unwrap_or(1),
@@ -324,9 +331,13 @@ fn function_settings(
 }
 
 fn environment(engine: &Engine, prepared: &Prepared, resources: &SystemResources) -> Result<Environment> {
+    let info = engine.info()?;
     Ok(Environment {
         host: Host::read(),
+        engine: Some(info.product.clone()),
         engine_version: Some(engine.version()?.version),
+        is_engine_rootless: Some(info.is_rootless()),
+        limits_not_set: info.missing_limits(),
         image_id: Some(prepared.image.id.clone()),
         image_source: Some(prepared.image.source.to_string()),
         interpreter: Some(prepared.image.build.clone()).filter(|build| !build.is_empty()),

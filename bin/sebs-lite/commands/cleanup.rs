@@ -7,7 +7,7 @@ use sebs_lite::docker::{Engine, Lifetime};
 use sebs_lite::experiment::Configuration;
 use sebs_lite::faas::{Resources, SystemResources};
 use sebs_lite::local::{CleanupRequest, Inventory, PLATFORM};
-use sebs_lite::storage::StorageKind;
+use sebs_lite::storage::{self, StorageKind};
 use sebs_lite::units::{Unit, parse_duration};
 use sebs_lite::{Error, Result, report};
 
@@ -142,7 +142,7 @@ impl Data {
         if !known.has_resources_id() {
             return Ok(Data::default());
         }
-        let fate = Fate { lifetime: Lifetime::Run, is_kept: false };
+        let fate = Fate { lifetime: Lifetime::Run, is_kept: false, network: None };
         let mut storage = settings.resources(context, engine, cache, fate)?;
         let mut has = Vec::new();
         for kind in StorageKind::ALL {
@@ -172,8 +172,8 @@ impl Data {
     fn users(&self, inventory: &Inventory, engine: &Engine) -> Result<Vec<String>> {
         let Some(storage) = &self.storage else { return Ok(Vec::new()) };
         let in_use = storage.in_use();
-        let addresses: Vec<&str> =
-            in_use.kinds().filter_map(|(_, config)| config.address.as_deref()).collect();
-        inventory.told_of(&addresses, engine)
+        let addresses = in_use.kinds().map(|(_, config)| storage::addresses(engine, config));
+        let addresses = addresses.collect::<Result<Vec<_>>>()?.concat();
+        inventory.told_of(&addresses.iter().map(String::as_str).collect::<Vec<_>>(), engine)
     }
 }

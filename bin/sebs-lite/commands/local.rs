@@ -30,16 +30,22 @@ pub(crate) fn start(context: &Context, args: &Start) -> Result<Exit> {
     let limits = Limits::check(args.memory, args.timeout, args.cpus, args.cpuset.as_deref())?;
     let metering = measuring(args.measure_interval.as_deref(), args.realtime, args.cpu)?;
     let format = recording_format(args, metering.is_some())?;
-    let options = typed_options(args).check()?;
+    let mut options = typed_options(args).check()?;
     let own = args.input.as_deref().map(|name| read_input(name, &context.cancel)).transpose()?;
 
     let cache = context.cache()?;
     let benchmark = settings.find_benchmark(&cache)?;
     let engine = Engine::connect(&context.cancel)?;
+    options.check_network(&engine)?;
     let mut file = DeploymentFile::claim(&args.output)?;
     file.make_free(&engine)?;
     let mut deployment = Deployment::new(removes_containers(context));
-    let fate = Fate { lifetime: Lifetime::Kept { file: file.path().to_path_buf() }, is_kept: false };
+    deployment.network.clone_from(&options.network);
+    let fate = Fate {
+        lifetime: Lifetime::Kept { file: file.path().to_path_buf() },
+        is_kept: false,
+        network: options.network.clone(),
+    };
     // Dropped before the file is, as all that is started: what was started goes first.
     let mut resources = settings.storage.resources(context, &engine, &cache, fate)?;
     let choices = InputChoices {
@@ -195,6 +201,7 @@ fn typed_options(args: &Start) -> TypedOptions<'_> {
         env: &args.env,
         address: args.address.as_deref(),
         port: None,
+        network: args.network.as_deref(),
         start_timeout: args.start_timeout.as_deref(),
         max_payload: args.max_payload.as_deref(),
         privileged: args.privileged,

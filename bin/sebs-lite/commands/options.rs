@@ -18,6 +18,7 @@ pub(crate) struct TypedOptions<'a> {
     pub(crate) env: &'a [String],
     pub(crate) address: Option<&'a str>,
     pub(crate) port: Option<u16>,
+    pub(crate) network: Option<&'a str>,
     pub(crate) start_timeout: Option<&'a str>,
     pub(crate) max_payload: Option<&'a str>,
     pub(crate) privileged: bool,
@@ -31,6 +32,7 @@ impl TypedOptions<'_> {
         }
         let mut options = LocalOptions {
             host_port: self.port,
+            network: self.network.map(str::to_string),
             privileged: self.privileged,
             env: self.env.iter().map(|text| assignment(text)).collect::<Result<_>>()?,
             ..LocalOptions::default()

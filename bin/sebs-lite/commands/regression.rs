@@ -6,7 +6,7 @@ use sebs_lite::benchmark::{Benchmark, Listing};
 use sebs_lite::docker::{Engine, Lifetime};
 use sebs_lite::experiment::{Configuration, ExperimentResult};
 use sebs_lite::faas::{Language, Platform, SystemResources, Validation};
-use sebs_lite::local::PLATFORMS;
+use sebs_lite::local::{LocalOptions, PLATFORMS};
 use sebs_lite::{Error, Result, report};
 
 use crate::args::{self, BenchmarkCommand, Command, Invoke, Regression};
@@ -65,7 +65,10 @@ fn storage(
         resource_prefix: args.resource_prefix.as_deref(),
     };
     let settings = StorageSettings::resolve(&context.common, typed, configuration)?;
-    settings.resources(context, engine, cache, Fate { lifetime: Lifetime::Run, is_kept: false })
+    let mut options = LocalOptions { network: args.network.clone(), ..LocalOptions::default() };
+    options.check_network(engine)?;
+    let fate = Fate { lifetime: Lifetime::Run, is_kept: false, network: options.network };
+    settings.resources(context, engine, cache, fate)
 }
 
 fn show(context: &Context, size: &str, runs: &[report::RegressionRun]) -> Result<()> {
@@ -197,6 +200,7 @@ impl Planned {
         add("--data", args.data.as_ref().map(shown));
         add("--config", args.config.as_ref().map(shown));
         add("--image-source", args.image_source.clone());
+        add("--network", args.network.clone());
         add("--input-python", args.input_python.as_ref().map(shown));
         args.benchmarks.iter().for_each(|path| add("--benchmarks", Some(shown(path))));
         add("--update-code", Some(args.update_code.to_string()).filter(|_| args.update_code));

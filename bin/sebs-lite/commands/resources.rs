@@ -37,11 +37,13 @@ pub(crate) struct StorageSettings {
     resources_id: Option<String>,
 }
 
-/// What becomes of storage that is started.
+/// Where storage is put that is started, and what becomes of it.
 pub(crate) struct Fate {
     pub(crate) lifetime: Lifetime,
     /// Is it there for later commands?
     pub(crate) is_kept: bool,
+    /// The network that functions run on, by its name; `None`: the engine's default one.
+    pub(crate) network: Option<String>,
 }
 
 impl StorageSettings {
@@ -85,6 +87,7 @@ impl StorageSettings {
             resources_id: self.resources_id.clone(),
             resource_prefix: self.resource_prefix.clone().unwrap_or_else(|| DEFAULT_PREFIX.to_string()),
             folder: current_folder()?,
+            network: fate.network,
         };
         Ok(SystemResources::new(engine, cache, options, &context.line.callback(), &context.cancel))
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use sebs_lite::docker::{Engine, Lifetime, Owner};
+use sebs_lite::docker::{ChosenNetwork, Engine, Lifetime, Owner};
 use sebs_lite::storage::{
     self, EngineType, RunningStorage, StartRequest, StorageConfig, StorageFile, StorageKind, StorageRecord,
 };
@@ -16,9 +16,10 @@ use super::{Context, missing_is_usage};
 /// `storage start`.
 pub(crate) fn start(context: &Context, args: &StartStorage) -> Result<Exit> {
     let kinds = kinds(&args.kind)?;
-    let wanted = wanted(args, &kinds)?;
+    let mut wanted = wanted(args, &kinds)?;
     let output = args.output_json.clone().unwrap_or_else(|| PathBuf::from("storage.json"));
     let engine = Engine::connect(&context.cancel)?;
+    check_networks(&engine, &mut wanted)?;
     let mut record = StorageRecord::claim(&output)?;
     record.make_free(&engine)?;
     let (started, running) = start_all(context, &engine, &wanted, &mut record)?;
@@ -125,10 +126,14 @@ fn wanted(args: &StartStorage, kinds: &[StorageKind]) -> Result<StorageFile> {
     let configured = configured.unwrap_or_default();
     let mut wanted = StorageFile::default();
     for kind in kinds {
-        let config = match &args.engine {
+        let mut config = match &args.engine {
             Some(name) => StorageConfig::of(engine_for(name, kinds, args.config.as_deref())?),
             None => configured.of(*kind).cloned().unwrap_or_default(),
         };
+        if let Some(network) = &args.network {
+            check_started(config.engine)?;
+            config.network = Some(network.clone());
+        }
         // A file of storage that was started once tells how to start it again.
         *wanted.place(*kind) = Some(match config.engine.is_external() {
             true => config,
@@ -136,6 +141,26 @@ fn wanted(args: &StartStorage, kinds: &[StorageKind]) -> Result<StorageFile> {
         });
     }
     Ok(wanted)
+}
+
+/// Sees that each is to be put on a network that is there, before anything is started.
+fn check_networks(engine: &Engine, wanted: &mut StorageFile) -> Result<()> {
+    for kind in StorageKind::ALL {
+        if let Some(config) = wanted.place(kind) {
+            let network = ChosenNetwork::find(engine, config.network.as_deref())?;
+            config.network = network.map(|network| network.name);
+        }
+    }
+    Ok(())
+}
+
+fn check_started(engine: EngineType) -> Result<()> {
+    if engine.is_external() {
+        return Err(Error::usage(format!(
+            "--network is for storage that is started, and `{engine}` is an endpoint that is there already: leave it out"
+        )));
+    }
+    Ok(())
 }
 
 fn check_configured(configured: &StorageFile, kinds: &[StorageKind], path: &Path) -> Result<()> {
@@ -179,6 +204,7 @@ mod tests {
             config: None,
             output_json: None,
             engine: engine.map(str::to_string),
+            network: None,
         }
     }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{BENCHMARK, Comparison, Tolerance, compare, interpreter_allowance, readings, steps_of};
+use super::{
+    BENCHMARK, Comparison, Staircase, Tolerance, compare, interpreter_allowance, readings, steps_of,
+};
 use crate::benchmark::{Benchmark, InputProcess, InputPython, InputRequest, NoStorage, Search};
 use crate::cache::Cache;
 use crate::cancel::Cancel;
@@ -23,8 +25,9 @@ use crate::units::{Bytes, show_duration};
 /// Each step of size `test` is held for 500 ms: fewer than five samples of it would tell little.
 pub const LONGEST_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How many samples are planned between the two invocations: one of them is the base.
-const SAMPLES_BEFORE: u32 = 20;
+/// From the first invocation to the second, of which a sample is the base: as long as each step is held, so that a machine
+/// too busy to sample the one is no more likely to miss the other.
+const BETWEEN: Duration = Duration::from_millis(500);
 
 /// How many are planned after the last step: its end shows in one of them.
 const SAMPLES_AFTER: u32 = 3;
@@ -44,6 +47,15 @@ pub struct Climb<'a> {
     pub cancel: &'a Cancel,
     /// Told each step.
     pub progress: &'a Progress,
+}
+
+/// What two invocations gave.
+struct Measured {
+    /// When the first had ended, which gave back all that it held.
+    free_since: Instant,
+    /// The second.
+    invoked: ExecutionResult,
+    recording: Option<Recording>,
 }
 
 /// A staircase that was climbed, and how it was sampled.
@@ -97,29 +109,24 @@ impl Climb<'_> {
         self.progress.step("climbing", BENCHMARK);
         let measured = self.invoke(&mut local, &prepared.package, &payload);
         let closed = local.shutdown();
-        let (invoked, recording) = measured?;
+        let measured = measured?;
         closed?;
-        let recording = recording.ok_or_else(|| Error::new(format!("`{BENCHMARK}` was not sampled")))?;
-        climbed(&invoked, &recording, &prepared.image)
+        climbed(&measured, &prepared.image)
     }
 
     /// Invokes it twice: what the interpreter takes for the same work is then part of the base, and samples precede the
     /// steps that are compared.
-    fn invoke(
-        &self,
-        local: &mut Local,
-        package: &CodePackage,
-        payload: &str,
-    ) -> Result<(ExecutionResult, Option<Recording>)> {
+    fn invoke(&self, local: &mut Local, package: &CodePackage, payload: &str) -> Result<Measured> {
         let name = format!("sebs-lite-doctor-{}", std::process::id());
         let mut function =
             local.get_function(package, Some(&name), &FunctionConfig::from_package(package))?;
         check(&local.invoke(&mut function, &hurried(payload)?)?)?;
-        clock::wait_until(Instant::now().after(self.meter.interval * SAMPLES_BEFORE), self.cancel)?;
+        let free_since = Instant::now();
+        clock::wait_until(free_since.after(BETWEEN), self.cancel)?;
         let invoked = local.invoke(&mut function, payload)?;
         check(&invoked)?;
         clock::wait_until(Instant::now().after(self.meter.interval * SAMPLES_AFTER), self.cancel)?;
-        Ok((invoked, local.finish_measurement()?))
+        Ok(Measured { free_since, invoked, recording: local.finish_measurement()? })
     }
 
     fn input(&self, benchmark: &Benchmark) -> Result<String> {
@@ -157,10 +164,12 @@ fn check(invoked: &ExecutionResult) -> Result<()> {
     }
 }
 
-fn climbed(invoked: &ExecutionResult, recording: &Recording, image: &RuntimeImage) -> Result<Climbed> {
+fn climbed(measured: &Measured, image: &RuntimeImage) -> Result<Climbed> {
+    let Measured { free_since, invoked, recording } = measured;
+    let recording = recording.as_ref().ok_or_else(|| Error::new(format!("`{BENCHMARK}` was not sampled")))?;
     let output =
         invoked.handler_output().ok_or_else(|| Error::new(format!("`{BENCHMARK}` returned nothing")))?;
-    let steps = steps_of(output.get())?;
+    let staircase = Staircase { free_since: *free_since, steps: steps_of(output.get())? };
     let [target] = &recording.targets[..] else {
         return Err(Error::new(format!("{} instances were sampled instead of one", recording.targets.len())));
     };
@@ -172,7 +181,7 @@ fn climbed(invoked: &ExecutionResult, recording: &Recording, image: &RuntimeImag
         interpreter: interpreter_allowance(image.language),
     };
     Ok(Climbed {
-        comparison: compare(&steps, &readings(recording, target.id)?, &tolerance),
+        comparison: compare(&staircase, &readings(recording, target.id)?, &tolerance),
         runtime: format!("{} {}", image.language, image.version),
         image: image.reference.clone(),
         interval_ns: header.interval_ns,

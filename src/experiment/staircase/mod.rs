@@ -21,6 +21,9 @@ pub const BENCHMARK: &str = "051.memory-staircase";
 /// A page table maps so many bytes for each of its own.
 const BYTES_PER_TABLE_BYTE: u64 = 512;
 
+/// Why nothing is told of any step.
+const NO_BASE: &str = "no sample was taken between the climb before and the first step: there is no base";
+
 /// One step, by the function's own readings of `CLOCK_MONOTONIC`, which is the clock of the samples too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
@@ -34,6 +37,15 @@ pub struct Step {
     pub end: Instant,
     /// By then all was given back; `None`: not told.
     pub released: Option<Instant>,
+}
+
+/// What was held, and since when nothing else was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Staircase {
+    /// From here until the first step all that was held before, by an earlier climb for one, is given back.
+    pub free_since: Instant,
+    /// The steps, in the order of time.
+    pub steps: Vec<Step>,
 }
 
 /// One sample.
@@ -98,7 +110,10 @@ pub enum Agreement {
 /// A staircase, measured and true.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Comparison {
-    /// What was used just before the first step; absent where no sample was taken before it.
+    /// All steps together: outside if any is, else not told if any is not, or if there is none.
+    pub agreement: Agreement,
+    /// What was used just before the first step; absent where no sample was taken between
+    /// [`Staircase::free_since`] and it, so that there is nothing to compare with.
     pub base_bytes: Option<u64>,
     /// Each step.
     pub steps: Vec<StepVerdict>,
@@ -107,7 +122,12 @@ pub struct Comparison {
 impl Comparison {
     /// Is every step within its bounds?
     pub fn agrees(&self) -> bool {
-        !self.steps.is_empty() && self.steps.iter().all(|step| step.agreement == Agreement::Within)
+        self.agreement == Agreement::Within
+    }
+
+    fn of(base_bytes: Option<u64>, steps: Vec<StepVerdict>) -> Comparison {
+        let agreement = steps.iter().map(|step| step.agreement).max().unwrap_or(Agreement::NotTold);
+        Comparison { agreement, base_bytes, steps }
     }
 }
 
@@ -214,20 +234,19 @@ pub fn readings(recording: &Recording, target: TargetId) -> Result<Vec<Reading>>
     recording.samples(target)?.map(|sample| sample.map(reading)).collect()
 }
 
-/// Compares what was sampled, in the order of time, with the steps, in the same order.
+/// Compares what was sampled, in the order of time, with what was held.
 ///
-/// The base is the last reading that had ended before the first allocation began. Each reading that lies wholly within
-/// a step must be its bytes above the base, within the bounds of [`Tolerance`]. The first reading after a step's
-/// beginning must show it, and none that ended before its allocation began may; the first reading after its bytes were
-/// given back must show that, unless the next step's may have come by then. No more is claimed than the samples can
-/// tell: where ticks were missed the bounds in time are as wide as the gap.
-pub fn compare(steps: &[Step], readings: &[Reading], tolerance: &Tolerance) -> Comparison {
-    let base = steps.first().and_then(|first| {
-        readings.iter().take_while(|reading| reading.until <= first.allocation_began).last().copied()
-    });
-    let Some(base) = base else {
+/// The base is the last reading that lies wholly between [`Staircase::free_since`] and the first allocation. Each reading
+/// that lies wholly within a step must be its bytes above the base, within the bounds of [`Tolerance`]. The first reading
+/// after a step's beginning must show it, and none that ended before its allocation began may; the first reading after
+/// its bytes were given back must show that, unless the next step's may have come by then. No more is claimed than the
+/// samples can tell: where ticks were missed the bounds in time are as wide as the gap, and what has no sample of its own
+/// is not told.
+pub fn compare(staircase: &Staircase, readings: &[Reading], tolerance: &Tolerance) -> Comparison {
+    let steps = &staircase.steps;
+    let Some(base) = base(staircase, readings) else {
         let untold = |step| StepComparison { tolerance, step, next: None, base: 0 }.untold();
-        return Comparison { base_bytes: None, steps: steps.iter().map(untold).collect() };
+        return Comparison::of(None, steps.iter().map(untold).collect());
     };
     let mut free_since = base.at;
     let mut verdicts = Vec::new();
@@ -237,7 +256,14 @@ pub fn compare(steps: &[Step], readings: &[Reading], tolerance: &Tolerance) -> C
         verdicts.push(comparison.verdict(readings, free_since));
         free_since = comparison.released().unwrap_or(step.end);
     }
-    Comparison { base_bytes: Some(base.bytes.0), steps: verdicts }
+    Comparison::of(Some(base.bytes.0), verdicts)
+}
+
+/// The last reading while nothing was held.
+fn base<'r>(staircase: &Staircase, readings: &'r [Reading]) -> Option<&'r Reading> {
+    let until = staircase.steps.first()?.allocation_began;
+    let is_free = |reading: &&Reading| reading.at >= staircase.free_since && reading.until <= until;
+    readings.iter().rfind(is_free)
 }
 
 struct StepComparison<'a> {
@@ -260,7 +286,7 @@ impl StepComparison<'_> {
             start: edge,
             end: edge,
             agreement: Agreement::NotTold,
-            remarks: vec!["no sample was taken before the first step".to_string()],
+            remarks: vec![NO_BASE.to_string()],
         }
     }
 
@@ -370,15 +396,18 @@ impl StepComparison<'_> {
 
     fn end(&self, readings: &[Reading]) -> Edge {
         let end = self.step.end;
+        // What is read while the next step is held tells of that one.
+        let is_own = |reading: &&Reading| self.next.is_none_or(|next| reading.at < next.begin);
         let shown = readings
             .iter()
             .skip_while(|reading| reading.until <= end)
-            .take_while(|reading| self.next.is_none_or(|next| reading.at < next.begin))
+            .take_while(is_own)
             .find(|reading| !self.reached(reading));
         let error_ns = shown.map(|shown| shown.at.0 as i64 - end.0 as i64);
         let untold = Edge { error_ns, bound_ns: None, missed_ticks: 0, agreement: Agreement::NotTold };
         let Some(released) = self.released() else { return untold };
-        let Some(after) = readings.iter().find(|reading| reading.at >= released) else { return untold };
+        let after = readings.iter().find(|reading| reading.at >= released).filter(is_own);
+        let Some(after) = after else { return untold };
         let before = readings.iter().take_while(|reading| reading.at < released).last();
         let (missed_ticks, gap) = self.gap(before, after);
         let agreement = match shown {

@@ -116,14 +116,23 @@ impl DockerContainer<'_> {
         }
     }
 
-    /// What the registry has by that name, without pulling it; `None`: nothing, or the name is of this engine alone.
+    /// What the registry has by that name, without pulling it; `None`: nothing, or the name is of this engine alone, or the
+    /// engine cannot tell.
     ///
     /// # Errors
     /// The registry cannot be reached, or wants other credentials (`is_denied`).
     pub fn find_image(&self, name: &RegistryName) -> Result<Option<RegistryImage>> {
-        match name.registry {
-            Some(_) => self.engine.find_in_registry(&name.uri),
-            None => Ok(None),
+        if name.registry.is_none() {
+            return Ok(None);
+        }
+        match self.engine.find_in_registry(&name.uri) {
+            // Podman 4.3. What is here is pushed, which sends nothing that the registry has.
+            Err(error) if error.is_unavailable() => {
+                log::info!("the engine cannot tell what is in a registry: what is here is pushed");
+                log::debug!("{error}");
+                Ok(None)
+            }
+            outcome => outcome,
         }
     }
 
@@ -211,7 +220,7 @@ impl DockerContainer<'_> {
                 Ok(Some(found(name, &image, Some(held.digest.clone()))))
             }
             (Some(image), _) if fits(&image) => {
-                log::info!("registry `{}` does not have it", name.registry.as_deref().unwrap_or_default());
+                log::info!("image {} is not known to be in its registry", name.uri);
                 let digest = self.push_image(name)?;
                 Ok(Some(FunctionImage { pushed: true, ..found(name, &image, Some(digest)) }))
             }
@@ -240,7 +249,11 @@ impl DockerContainer<'_> {
             platform: package.architecture.foreign_platform().to_string(),
             ..BuildOptions::default()
         };
-        archive::with_archive(package, |archive| self.engine.build_image(archive, &options, self.progress))?;
+        self.engine.persist(|| {
+            archive::with_archive(package, |archive| {
+                self.engine.build_image(archive, &options, self.progress)
+            })
+        })?;
         let inspected = self.engine.inspect_image(&name.uri)?;
         if let Some(outdated) = outdated.filter(|outdated| outdated.id != inspected.id) {
             // It has lost its name; a container that still runs it, or another name, keeps it.

@@ -9,9 +9,9 @@ use serde::Serialize;
 
 use super::{Deployment, MemoryMeasurements, RecordingFormat};
 use crate::cancel::Cancel;
-use crate::docker::{ContainerState, Engine};
+use crate::docker::{ContainerInspect, Engine};
 use crate::error::{Error, Result};
-use crate::local::{container, short};
+use crate::local::{container, short, whereabouts};
 use crate::probe::Recording;
 use crate::process::Identity;
 use crate::storage::{self, StorageStatus};
@@ -24,6 +24,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 pub struct DeploymentStatus {
     /// Had all of it been started? Not as long as `local start` is at work, or if it was killed.
     pub is_whole: bool,
+    /// The network of the engine's that they were put on; absent: its default one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// Each instance.
     pub instances: Vec<InstanceStatus>,
     /// The storage that they use.
@@ -44,13 +47,17 @@ pub struct InstanceStatus {
     pub function: String,
     /// Its container's id.
     pub instance_id: String,
-    /// In the engine's words, `running`, `paused`, `exited` among them; `gone` where it does not know the container.
+    /// In the engine's words, `running`, `paused`, `exited` among them; `gone` where it does not know the container, and
+    /// `disconnected` where that runs and was taken off its network.
     pub state: String,
     /// How its process ended; absent where it has not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i64>,
-    /// Where it is invoked.
+    /// Where it is invoked: at the address that its container has now, while it runs.
     pub url: String,
+    /// Where the deployment's file says that it is invoked, where that is no more so: somebody started its container again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recorded_url: Option<String>,
     /// Did it answer within 2 s? One that is at work may not, and be well all the same. Absent: it was not asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answers: Option<bool>,
@@ -121,15 +128,23 @@ impl Deployment {
         let (mut instances, mut addresses) = (Vec::new(), Vec::new());
         for function in &self.functions {
             for instance in &function.instances {
-                let state = state_of(engine, &instance.instance_id)?;
-                let is_up = state.as_ref().is_some_and(|state| state.running && !state.paused);
-                addresses.push(instance.url.parse::<SocketAddr>().ok().filter(|_| is_up));
+                let found = inspect(engine, &instance.instance_id)?;
+                let address = found.as_ref().and_then(whereabouts::present_address);
+                let url = address.map_or(instance.url.clone(), |address| address.to_string());
+                let state = found.as_ref().map(|found| &found.state);
+                let is_up = state.is_some_and(|state| state.running && !state.paused);
+                addresses.push(address.filter(|_| is_up));
                 instances.push(InstanceStatus {
                     function: function.name.clone(),
                     instance_id: instance.instance_id.clone(),
-                    exit_code: state.as_ref().filter(|state| !state.running).map(|state| state.exit_code),
-                    state: state.map_or("gone".to_string(), |state| state.status),
-                    url: instance.url.clone(),
+                    exit_code: state.filter(|state| !state.running).map(|state| state.exit_code),
+                    state: match state {
+                        None => "gone".to_string(),
+                        Some(_) if is_up && address.is_none() => "disconnected".to_string(),
+                        Some(state) => state.status.clone(),
+                    },
+                    recorded_url: Some(instance.url.clone()).filter(|recorded| *recorded != url),
+                    url,
                     answers: None,
                 });
             }
@@ -141,6 +156,7 @@ impl Deployment {
         let storage = file.kinds().map(|(kind, config)| storage::status(engine, kind, config, cancel));
         Ok(DeploymentStatus {
             is_whole: self.is_whole(),
+            network: self.network.clone(),
             instances,
             storage: storage.collect::<Result<_>>()?,
             memory_measurements: self.memory_measurements.as_ref().map(status_of),
@@ -151,7 +167,7 @@ impl Deployment {
     /// The first part of it that runs, in words; `None` if nothing does.
     pub(super) fn something_that_runs(&self, engine: &Engine) -> Result<Option<String>> {
         for (function, id) in self.instances() {
-            if state_of(engine, id)?.is_some_and(|state| state.running) {
+            if inspect(engine, id)?.is_some_and(|found| found.state.running) {
                 return Ok(Some(format!("instance {} of `{}`", short(id), function.name)));
             }
         }
@@ -179,9 +195,9 @@ fn ask(addresses: &[Option<SocketAddr>], cancel: &Cancel) -> Result<Vec<Option<b
 }
 
 /// `None`: the engine does not know it.
-fn state_of(engine: &Engine, id: &str) -> Result<Option<ContainerState>> {
+fn inspect(engine: &Engine, id: &str) -> Result<Option<ContainerInspect>> {
     match engine.inspect_container(id) {
-        Ok(inspected) => Ok(Some(inspected.state)),
+        Ok(inspected) => Ok(Some(inspected)),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }

@@ -8,7 +8,7 @@ use super::{FoundResource, ResourceKind, Standing};
 use crate::benchmark::StoredPackage;
 use crate::cache::{Cache, RecordedFunction};
 use crate::clock;
-use crate::docker::{ContainerSummary, Engine, Owner, Scope};
+use crate::docker::{ContainerSummary, Engine, Owner, Scope, network_of};
 use crate::error::Result;
 use crate::faas::Function;
 use crate::local::PLATFORM;
@@ -77,6 +77,7 @@ fn found(kind: ResourceKind, id: String, name: String, standing: Standing, reaso
         standing,
         reason,
         state,
+        network: None,
         age_s,
         size_bytes,
         containers: Vec::new(),
@@ -101,6 +102,7 @@ fn look_at_container(container: &ContainerSummary, packages: &[StoredPackage]) -
     let name = name_of(container).to_string();
     Ok(FoundResource {
         state: Some(container.state.clone()),
+        network: network_of(&container.labels).map(str::to_string),
         age_s: age_of(container.created),
         ..found(ResourceKind::Container, container.id.clone(), name, standing, reason)
     })
@@ -125,6 +127,7 @@ fn look_at_function(
     };
     FoundResource {
         state: there.first().map(|container| container.state.clone()),
+        network: there.first().and_then(|container| network_of(&container.labels)).map(str::to_string),
         age_s: there.iter().filter_map(|container| age_of(container.created)).max(),
         containers: there.iter().map(|container| container.id.clone()).collect(),
         record: Some(recorded.clone()),

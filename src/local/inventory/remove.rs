@@ -218,6 +218,7 @@ mod tests {
             standing,
             reason: "so it is".to_string(),
             state: None,
+            network: None,
             age_s: Some(3600),
             size_bytes: None,
             containers: Vec::new(),

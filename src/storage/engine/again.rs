@@ -1,8 +1,8 @@
 //! A storage that was started before: is it the one that is asked for, and where is it by now?
 
-use std::net::IpAddr;
 use std::path::Path;
 
+use super::network::{host_port, is_address, is_loopback};
 use super::{StorageConfig, StorageKind, folder};
 use crate::docker::ContainerInspect;
 
@@ -44,16 +44,37 @@ impl StorageConfig {
             return config;
         };
         // A name is the user's own, and so is an address that the container still has.
-        let is_address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
-        if let (true, false, Some(now)) = (is_address, network.has(host), network.address()) {
-            let now = if now.contains(':') { format!("[{now}]") } else { now.to_string() };
-            config.address = Some(format!("{now}:{port}"));
+        if let (true, false, Some(now)) =
+            (is_address(host), network.has(host), found.address_on(self.own_network()))
+        {
+            config.address = Some(host_port(now, port));
         }
-        if let (Some(_), Some(now)) = (&self.host_address, network.published(port)) {
-            config.mapped_port = Some(now);
-            config.host_address = Some(format!("127.0.0.1:{now}"));
+        let reached = self.host_address.as_deref().and_then(|address| address.rsplit_once(':'));
+        match (reached, network.published(port), found.own_address()) {
+            // It is on an internal network, or has IPv6 alone: it is reached at its own address.
+            (Some((host, _)), _, Some(now)) if is_address(host) && !is_loopback(host) => {
+                config.host_address = Some(host_port(now, port));
+            }
+            (Some(_), Some(now), _) => {
+                config.mapped_port = Some(now);
+                config.host_address = Some(format!("127.0.0.1:{now}"));
+            }
+            _ => {}
         }
         config
+    }
+
+    /// The same storage as functions on `network` reach it, `None` being the container engine's default one, if its
+    /// container is on that; else `None`.
+    pub(super) fn seen_from(&self, found: &ContainerInspect, network: Option<&str>) -> Option<StorageConfig> {
+        let (host, port) = self.address.as_deref()?.rsplit_once(':')?;
+        let on_network = || StorageConfig { network: network.map(str::to_string), ..self.clone() };
+        // Who gives it a name knows where that is known.
+        if !is_address(host) {
+            return Some(on_network());
+        }
+        let address = host_port(found.address_on(network)?, port);
+        Some(StorageConfig { address: Some(address), ..on_network() })
     }
 }
 
@@ -106,6 +127,12 @@ mod tests {
         assert_eq!(kept().at(&found("172.17.0.9")).address, kept().address);
         // It does not run, or has a name.
         assert_eq!(kept().at(&found("")).address, kept().address);
+        let unpublished = StorageConfig { host_address: kept().address, ..kept() };
+        let moved = unpublished.at(&found("fd00::3"));
+        assert_eq!(
+            (moved.address.as_deref(), moved.tool_address()),
+            (Some("[fd00::3]:9000"), Some("[fd00::3]:9000"))
+        );
         let named = StorageConfig { address: Some("objects:9000".into()), host_address: None, ..kept() };
         assert_eq!(named.at(&found("172.17.0.3")), named);
     }

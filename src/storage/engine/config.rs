@@ -74,6 +74,9 @@ pub struct StorageConfig {
     /// How much memory it may use in MB, for ScyllaDB; in JSON a number or a text.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "megabytes")]
     pub memory: Option<u64>,
+    /// The network of the engine's that it is started on, or that `address` is on; `None`: the default one.
+    #[serde(default, deserialize_with = "text", skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// `host:port` that functions use; empty in JSON, where it has not been started.
     #[serde(default, deserialize_with = "text", skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
@@ -384,7 +387,7 @@ fn text<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Optio
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text).filter(|text| !text.is_empty())),
         // Not shown: it may be a key.
-        Some(_) => Err(serde::de::Error::custom("addresses, keys, ids and regions are texts")),
+        Some(_) => Err(serde::de::Error::custom("addresses, networks, keys, ids and regions are texts")),
     }
 }
 

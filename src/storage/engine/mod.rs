@@ -8,6 +8,7 @@ mod folder;
 mod image;
 mod keys;
 mod minio;
+mod network;
 mod ready;
 mod scylladb;
 mod seaweedfs;
@@ -19,7 +20,9 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::cancel::Cancel;
-use crate::docker::{ContainerInspect, Engine, Lifetime, OwnedContainer, OwnedVolume, Owner, is_port_taken};
+use crate::docker::{
+    ChosenNetwork, ContainerInspect, Engine, Lifetime, OwnedContainer, OwnedVolume, Owner, is_port_taken,
+};
 use crate::error::{Error, Kind, Result};
 use crate::files;
 use crate::progress::Progress;
@@ -29,6 +32,8 @@ use ready::Wait;
 use server::{Placement, Server};
 
 pub use config::{EngineType, StorageConfig, StorageFile, StorageKind};
+pub use network::addresses;
+pub(crate) use network::on_network;
 
 /// Who starts storage, and how.
 #[derive(Clone, Copy, Debug)]
@@ -105,8 +110,8 @@ impl RunningStorage {
 ///
 /// # Errors
 /// A usage error where the configuration cannot be meant: an external engine without keys, a folder that another storage
-/// uses. No image can be had (`is_not_found`): the text names `scripts/storage-images`. It does not answer in time: its
-/// last lines are shown. On any error nothing that was made is left.
+/// uses, a network that is not there. No image can be had (`is_not_found`): the text names `scripts/storage-images`. It does
+/// not answer in time: its last lines are shown. On any error nothing that was made is left.
 pub fn start(
     kind: StorageKind,
     config: &StorageConfig,
@@ -120,10 +125,11 @@ pub fn start(
         return find(&engine, kind, config, request.cancel);
     }
     request.cancel.check()?;
+    let network = network::choose(&engine, config)?;
     let choice = image::choose(&engine, kind, config, request)?;
     log::debug!("storage `{kind}` is {}", choice.reason);
     let about = format!("failed to start storage `{}`", choice.engine);
-    launch(&engine, config, choice, request).map_err(|error| error.context(about))
+    launch(&engine, config, choice, network, request).map_err(|error| error.context(about))
 }
 
 /// A storage that is there already.
@@ -157,10 +163,12 @@ fn launch(
     engine: &Engine,
     config: &StorageConfig,
     choice: Choice,
+    network: Option<ChosenNetwork>,
     request: &StartRequest<'_>,
 ) -> Result<RunningStorage> {
     let Choice { engine: engine_type, image, reason } = choice;
-    let config = StorageConfig { engine: engine_type, ..config.clone() };
+    let name_of_network = network.as_ref().map(|network| network.name.clone());
+    let config = StorageConfig { engine: engine_type, network: name_of_network, ..config.clone() };
     let info = engine.info()?;
     let data = Data::claim(engine, &config, request)?;
     let Some(server) = Server::of(&config, data.keys()) else {
@@ -169,9 +177,14 @@ fn launch(
     let source = data.source();
     // Files in a folder of the caller's are the caller's; in a volume they are whose the image has them be.
     let user = if matches!(source, Source::Folder(_)) { info.caller() } else { String::new() };
-    let has_selinux = info.security_options.iter().any(|option| option.contains("name=selinux"));
-    let mount = data.mount(engine_type, server.data, request, has_selinux);
-    let placement = Placement { image: &image, mount, user: &user, mapped_port: config.mapped_port };
+    let mount = data.mount(engine_type, server.data, request, info.has_selinux());
+    let placement = Placement {
+        image: &image,
+        mount,
+        user: &user,
+        mapped_port: config.mapped_port,
+        network: network.as_ref(),
+    };
     let name = format!("sebs-lite-{engine_type}-{}", files::random_hex(8));
     let spec = server.spec(engine_type, &placement);
     let container = engine.create_owned(request.owner, request.lifetime, &name, spec)?;
@@ -205,25 +218,29 @@ fn placed(
     data: &Data,
     inspected: &ContainerInspect,
 ) -> Result<StorageConfig> {
-    let network = &inspected.network_settings;
-    let port = network.published(&server.port.to_string());
-    let (Some(address), Some(port)) = (network.address(), port) else {
-        let text = format!("container `{}` has no address, or no published port", inspected.name);
-        return Err(Error::new(text));
+    let about = |what: &str| Error::new(format!("container `{}` has no {what}", inspected.name));
+    let own = inspected.own_address().ok_or_else(|| about("address on its network"))?;
+    let address = network::host_port(own, server.port);
+    let port = inspected.network_settings.published(&server.port.to_string());
+    let host_address = match port {
+        Some(port) => format!("127.0.0.1:{port}"),
+        // Of what is on an internal network nothing is published, and a port of 127.0.0.1 leads to no container that has
+        // IPv6 alone: its own address does, from this host too.
+        None if config.network.is_some() || own.contains(':') => address.clone(),
+        None => return Err(about("published port")),
     };
-    let address = if address.contains(':') { format!("[{address}]") } else { address.to_string() };
     let keys = data.keys();
     let is_nosql = config.engine.kind() == Some(StorageKind::Nosql);
     let region = if is_nosql { keys::NO_KEY } else { ready::REGION };
     Ok(StorageConfig {
-        mapped_port: Some(port),
+        mapped_port: port,
         data_volume: Some(match data.source() {
             Source::Folder(path) => path.display().to_string(),
             Source::Volume(name) => name,
         }),
         owns_volume: matches!(data, Data::Own(..)),
-        address: Some(format!("{address}:{}", server.port)),
-        host_address: Some(format!("127.0.0.1:{port}")),
+        address: Some(address),
+        host_address: Some(host_address),
         access_key: Some(keys.access_key.clone()),
         secret_key: Some(keys.secret_key.clone()),
         instance_id: Some(inspected.id.clone()),
@@ -285,6 +302,9 @@ pub struct StorageStatus {
     pub state: Option<String>,
     /// `host:port` that functions use.
     pub address: Option<String>,
+    /// The network of the container engine's that `address` is on; absent: the default one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// `host:port` that was asked.
     pub host_address: Option<String>,
     /// Does it answer a signed request with the keys that are known?

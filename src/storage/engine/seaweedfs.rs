@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::keys::Keys;
-use super::server::Server;
+use super::server::{Server, any_address};
 
 /// The version of which `scripts/storage-images` makes an image.
 const VERSION: &str = "4.48";
@@ -12,7 +12,7 @@ const VERSION: &str = "4.48";
 ///
 /// `-master.peers=none` spares the election that a first start would wait for. What is not needed is not opened, and
 /// nothing is reported to the makers. Volumes are files of at most 1 GiB, as many as the disk takes.
-const ARGUMENTS: [&str; 17] = [
+const ARGUMENTS: [&str; 16] = [
     "server",
     "-dir=/data",
     "-ip=127.0.0.1",
@@ -24,7 +24,6 @@ const ARGUMENTS: [&str; 17] = [
     "-volume.preStopSeconds=0",
     "-s3",
     "-s3.port=9000",
-    "-s3.ip.bind=0.0.0.0",
     "-s3.port.iceberg=0",
     "-s3.port.lance=0",
     "-s3.iam=false",
@@ -59,9 +58,11 @@ pub(super) fn server(keys: &Keys) -> Server {
     let mut env = SETTINGS.map(str::to_string).to_vec();
     env.push(format!("AWS_ACCESS_KEY_ID={}", keys.access_key));
     env.push(format!("AWS_SECRET_ACCESS_KEY={}", keys.secret_key));
+    let mut cmd = ARGUMENTS.map(str::to_string).to_vec();
+    cmd.push(format!("-s3.ip.bind={}", any_address()));
     Server {
         entrypoint: Some(vec!["weed".to_string()]),
-        cmd: ARGUMENTS.map(str::to_string).to_vec(),
+        cmd,
         env,
         port: 9000,
         data: "/data",

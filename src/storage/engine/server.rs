@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::keys::Keys;
 use super::{EngineType, StorageConfig, StorageKind, dynoxide, minio, scylladb, seaweedfs};
-use crate::docker::{ContainerSpec, HostConfig, LogConfig, PortBinding, VolumeMount};
+use crate::docker::{ChosenNetwork, ContainerSpec, HostConfig, LogConfig, PortBinding, VolumeMount};
 use crate::files;
 use crate::units::hexadecimal;
 
@@ -46,6 +46,8 @@ pub(super) struct Placement<'a> {
     pub(super) user: &'a str,
     /// The port of 127.0.0.1; `None`: the container engine chooses.
     pub(super) mapped_port: Option<u16>,
+    /// The network that it is put on; `None`: the container engine's default one.
+    pub(super) network: Option<&'a ChosenNetwork>,
 }
 
 /// What a container has at the place of its data.
@@ -63,7 +65,7 @@ impl Server {
             EngineType::Minio => Some(minio::server(keys)),
             EngineType::SeaweedFs => Some(seaweedfs::server(keys)),
             EngineType::ScyllaDb => Some(scylladb::server(config)),
-            EngineType::Dynoxide => Some(dynoxide::server()),
+            EngineType::Dynoxide => Some(dynoxide::server(config)),
             EngineType::Auto | EngineType::S3 | EngineType::DynamoDb => None,
         }
     }
@@ -85,7 +87,7 @@ impl Server {
         if self.has_tmpfs {
             tmpfs.insert("/tmp".to_string(), "mode=1777".to_string());
         }
-        ContainerSpec {
+        let mut spec = ContainerSpec {
             image: placement.image.to_string(),
             entrypoint: self.entrypoint.clone(),
             cmd: self.cmd.clone(),
@@ -106,8 +108,18 @@ impl Server {
                 ..HostConfig::default()
             },
             ..ContainerSpec::default()
+        };
+        if let Some(network) = placement.network {
+            network.place(&mut spec);
         }
+        spec
     }
+}
+
+/// Where a server listens that is to be reached at each address of its container: `::` takes IPv4 too, but is not to be had
+/// where the kernel has no IPv6.
+pub(super) fn any_address() -> &'static str {
+    if Path::new("/proc/net/if_inet6").exists() { "::" } else { "0.0.0.0" }
 }
 
 impl EngineType {
@@ -159,6 +171,7 @@ mod tests {
             mount: DataMount::Folder("/a:/data".into()),
             user: "1:2",
             mapped_port: Some(9011),
+            network: None,
         };
         for (engine, port, capabilities) in [
             (EngineType::Minio, "9000/tcp", 0),

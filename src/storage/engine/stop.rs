@@ -79,6 +79,7 @@ pub(super) fn status(
         engine: config.engine,
         state,
         address: config.address.clone(),
+        network: config.network.clone(),
         host_address: config.host_address.clone(),
         answers: error.is_none(),
         error,
@@ -140,7 +141,7 @@ fn why_not_running(found: Option<&ContainerInspect>, config: &StorageConfig) -> 
     }
 }
 
-fn inspect(engine: &Engine, id: &str) -> Result<Option<ContainerInspect>> {
+pub(super) fn inspect(engine: &Engine, id: &str) -> Result<Option<ContainerInspect>> {
     match engine.inspect_container(id) {
         Ok(found) => Ok(Some(found)),
         Err(error) if error.is_not_found() => Ok(None),
