@@ -63,8 +63,8 @@ def import_image(image, files, changes):
                 tar.addfile(entry)
         size = archive.seek(0, io.SEEK_END)
         archive.seek(0)
-        repository, tag = image.split(":")
-        query = [("fromSrc", "-"), ("repo", repository), ("tag", tag)] + [("changes", line) for line in changes]
+        # The tag as a part of the name: Podman 4.3 takes no notice of one by itself.
+        query = [("fromSrc", "-"), ("repo", image)] + [("changes", line) for line in changes]
         print(f"importing {image} ({size >> 20} MiB)", file=sys.stderr)
         status, answer = ask("POST", "/images/create?" + urllib.parse.urlencode(query), archive)
     if status != 200 or b'"error"' in answer:

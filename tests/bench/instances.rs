@@ -1,7 +1,7 @@
 //! What a cold start and a warm invocation cost over a bare client's, in turns in one run, and what many instances leave.
 //!
 //! `cargo bench --bench instances` prints medians in ms and µs, their ratios, and this program's resident memory while
-//! 200 instances come and go (`--instances N`: another number).
+//! 200 instances come and go (`--instances N`: another number). `cargo bench --bench instances -- warm` is that part alone.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark is a program of its own")]
 
@@ -12,11 +12,13 @@ use std::time::{Duration, Instant};
 use sebs_lite::benchmark::{Benchmark, Search};
 use sebs_lite::cache::Cache;
 use sebs_lite::cancel::Cancel;
+use sebs_lite::cgroup::Memory;
 use sebs_lite::docker::{ContainerSpec, Engine, HostConfig, LogConfig};
 use sebs_lite::faas::{CodePackage, FunctionConfig, StartKind, System};
-use sebs_lite::local::{BuildChoices, Local, LocalOptions, prepare};
+use sebs_lite::local::{BuildChoices, HttpTrigger, Local, LocalOptions, TriggerOptions, prepare};
 use sebs_lite::progress::Progress;
 
+const PARTS: [&str; 3] = ["cold", "warm", "many"];
 const COLD_ROUNDS: usize = 25;
 const WARM_ROUNDS: usize = 3_000;
 const CODE: &str = "def handler(event):\n    return {'result': 1}\n";
@@ -37,9 +39,20 @@ fn main() {
         prepare(&benchmark, &choices, &engine, &cache, &cancel, &Progress::quiet()).unwrap().package;
     let options = LocalOptions { keeps_connection: true, ..LocalOptions::default() };
     let mut local = Local::new(engine.clone(), cache, options, &cancel).unwrap();
-    cold(&engine, &mut local, &package);
-    warm(&mut local, &package);
-    many(&mut local, &package);
+    // `warm`, say, for that part alone.
+    let is_asked = |part: &str| {
+        let mut asked = std::env::args().skip(1).filter(|word| PARTS.contains(&word.as_str())).peekable();
+        asked.peek().is_none() || asked.any(|word| word == part)
+    };
+    if is_asked("cold") {
+        cold(&engine, &mut local, &package);
+    }
+    if is_asked("warm") {
+        warm(&engine, &mut local, &package);
+    }
+    if is_asked("many") {
+        many(&mut local, &package);
+    }
     local.shutdown().unwrap();
     std::fs::remove_dir_all(folder).unwrap();
 }
@@ -58,7 +71,8 @@ fn cold(engine: &Engine, local: &mut Local, package: &CodePackage) {
         samples[1].push(begin.elapsed());
         local.stop(&mut function).unwrap();
     }
-    show("cold start", &mut samples, 1e3, "ms");
+    let [bare, platform] = samples.each_mut().map(|times| median(times) * 1e3);
+    println!("cold start: bare client {bare:.1} ms, platform {platform:.1} ms, ratio {:.3}", platform / bare);
 }
 
 fn bare_start(engine: &Engine, package: &CodePackage, config: &FunctionConfig, round: usize) -> Duration {
@@ -105,32 +119,88 @@ fn answers(address: SocketAddr) -> bool {
     stream.write_all(request.as_bytes()).is_ok() && stream.read(&mut answer).is_ok_and(|read| read > 0)
 }
 
-/// A round trip on a kept connection to one and the same instance, by the platform and by a raw socket.
-fn warm(local: &mut Local, package: &CodePackage) {
+/// A round trip on a kept connection to one and the same instance: by a raw socket, by the trigger alone, and by the
+/// platform. They take turns, and who is first does, too: who comes after a pause finds colder caches.
+fn warm(engine: &Engine, local: &mut Local, package: &CodePackage) {
     let config = FunctionConfig::from_package(package);
     let mut function = local.create_function(package, "sebs-lite-bench-warm", &config).unwrap();
     local.invoke(&mut function, "{}").unwrap();
-    let mut raw = TcpStream::connect(function.instances[0].url.as_str()).unwrap();
+    let address = function.instances[0].url.parse().unwrap();
+    let mut raw = TcpStream::connect(address).unwrap();
     raw.set_nodelay(true).unwrap();
+    let options = TriggerOptions {
+        timeout: None,
+        keeps_connection: true,
+        max_payload: LocalOptions::default().max_payload,
+    };
+    let mut trigger = HttpTrigger::new(address, options, &Cancel::new());
+    let mut exchange = Vec::new();
+    let mut times: [Vec<Duration>; 3] = Default::default();
+    for round in 0..WARM_ROUNDS {
+        for turn in 0..3 {
+            let who = (round + turn) % 3;
+            let begin = Instant::now();
+            let result = match who {
+                0 => {
+                    round_trip(&mut raw);
+                    None
+                }
+                1 => Some(trigger.sync_invoke("{}").unwrap().0),
+                _ => Some(local.invoke(&mut function, "{}").unwrap()),
+            };
+            times[who].push(begin.elapsed());
+            if let Some(result) = result {
+                assert!(!result.stats.failure && !result.stats.cold_start);
+                exchange.push(Duration::from_micros(result.times.client));
+            }
+        }
+    }
+    let [raw, trigger, whole] = times.each_mut().map(|times| median(times) * 1e6);
+    println!("warm invocation, medians of {WARM_ROUNDS} rounds at a load of {}", load());
+    println!("  a round trip by a raw socket         {raw:6.1} µs");
+    for (what, took) in [
+        ("the exchange, as it is measured", median(&mut exchange) * 1e6),
+        ("the trigger, which takes in the reply", trigger),
+        ("the whole call", whole),
+    ] {
+        println!("  {what:36} {took:7.1} µs, ratio {:.3}", took / raw);
+    }
+    let id = &function.instances[0].instance_id;
+    let pid = i32::try_from(engine.inspect_container(id).unwrap().state.pid).unwrap();
+    let counters = Memory::of_process(pid, Some(id)).unwrap();
+    let usage = alone(|| drop((counters.cpu().unwrap(), counters.oom_kills().unwrap())));
+    let peak = alone(|| drop(counters.peak().unwrap()));
+    let reset = alone(|| drop(counters.reset_peak().unwrap()));
+    println!(
+        "  of which, by themselves: processor time and kills {usage:.2} µs, twice; the kernel's peak {peak:.2} µs, \
+         twice; its reset {reset:.2} µs"
+    );
+    local.stop(&mut function).unwrap();
+}
+
+fn round_trip(stream: &mut TcpStream) {
     let request =
         "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
-    let mut piece = [0; 64 * 1024];
-    let (mut exchange, mut whole) = ([Vec::new(), Vec::new()], Vec::new());
-    for _ in 0..WARM_ROUNDS {
-        let begin = Instant::now();
-        raw.write_all(request.as_bytes()).unwrap();
-        assert!(raw.read(&mut piece).unwrap() > 0);
-        exchange[0].push(begin.elapsed());
-        let begin = Instant::now();
-        let result = local.invoke(&mut function, "{}").unwrap();
-        whole.push(begin.elapsed());
-        assert!(!result.stats.failure && !result.stats.cold_start);
-        exchange[1].push(Duration::from_micros(result.times.client));
-    }
-    let mut call = [exchange[0].clone(), whole];
-    show("warm invocation, as it is measured", &mut exchange, 1e6, "µs");
-    show("warm invocation, the whole call", &mut call, 1e6, "µs");
-    local.stop(&mut function).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+}
+
+/// Median of a job's time in µs, with nothing in between.
+fn alone(job: impl Fn()) -> f64 {
+    let mut times: Vec<Duration> = (0..WARM_ROUNDS)
+        .map(|_| {
+            let begin = Instant::now();
+            job();
+            begin.elapsed()
+        })
+        .collect();
+    median(&mut times) * 1e6
+}
+
+/// How many processes wanted a processor in the last minute.
+fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap();
+    text.split(' ').next().unwrap().to_string()
 }
 
 fn many(local: &mut Local, package: &CodePackage) {
@@ -156,14 +226,8 @@ fn resident_kb() -> f64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// Prints the median of a bare client and that of the platform, and the ratio of the two.
-fn show(what: &str, samples: &mut [Vec<Duration>; 2], per_second: f64, unit: &str) {
-    let [bare, platform] = samples.each_mut().map(|times| {
-        times.sort();
-        times[times.len() / 2].as_secs_f64() * per_second
-    });
-    println!(
-        "{what}: bare client {bare:.1} {unit}, platform {platform:.1} {unit}, ratio {:.3}",
-        platform / bare
-    );
+/// In seconds.
+fn median(times: &mut [Duration]) -> f64 {
+    times.sort();
+    times[times.len() / 2].as_secs_f64()
 }

@@ -1,6 +1,8 @@
 //! The kernel's counters of real containers: known sizes, spikes that are over, kills, the end.
 
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use sebs_lite::cgroup::{
@@ -9,6 +11,7 @@ use sebs_lite::cgroup::{
 use sebs_lite::docker::{ContainerSpec, Engine, HostConfig, Lifetime, OwnedContainer, Owner};
 
 use crate::benchmark::python_image;
+use crate::program::Ended;
 use crate::support;
 
 const MIB: u64 = 1 << 20;
@@ -196,6 +199,11 @@ fn a_process_that_the_kernel_kills_for_memory_is_counted() {
     let is_blind = memory.location().version == Version::V1 && events.max.reason().is_some();
     assert!(is_blind || events.max.value() > Some(0), "{events:?}");
     assert_near(number(memory.peak().unwrap()), 64 * MIB);
+    // The engine has heard of it, too; of nothing in a container that has none.
+    let calm = Climber::start(&engine, &[], 0);
+    let heard =
+        |climber: &Climber| engine.oom_events(climber.container.id(), Duration::from_secs(600)).unwrap();
+    assert_eq!((heard(&climber) > 0, heard(&calm)), (true, 0));
 }
 
 #[test]
@@ -226,4 +234,14 @@ fn our_own_group_is_found_and_never_written_to() {
     assert_eq!(memory.location().subject, Subject::Process);
     assert!(memory.current().unwrap() > MIB);
     assert!(matches!(memory.reset_peak().unwrap(), PeakReset::Unsupported(_)));
+}
+
+#[test]
+fn what_the_program_tells_of_functions_is_what_the_kernel_counts() {
+    let Some(engine) = support::engine() else { return };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/counters-check");
+    let mut command = Command::new(script);
+    command.env("DOCKER_HOST", format!("unix://{}", engine.socket().display()));
+    let ended = Ended::from(command.arg(env!("CARGO_BIN_EXE_sebs-lite")).output().unwrap());
+    ended.expect(0, &["agrees  CPUs that a living instance is limited to: 0.2", "all agrees"]);
 }

@@ -1,14 +1,15 @@
 //! What somebody does to an instance's container behind the platform's back, in each of its states.
 
+use std::io::{BufRead, BufReader};
 use std::process::Command;
 use std::time::Duration;
 
 use sebs_lite::docker::{Engine, Scope};
-use sebs_lite::faas::{FunctionConfig, StartKind, System};
+use sebs_lite::faas::{ExecutionResult, FunctionConfig, StartKind, System};
 use sebs_lite::local::{AddressMode, LocalOptions};
 
-use crate::program::Place;
-use crate::served::{Gate, Served, WAITS_AT_GATE, prepared};
+use crate::program::{Ended, Place, function, words};
+use crate::served::{Gate, Served, WAITS_AT_GATE, let_go, prepared};
 use crate::support;
 
 /// What is done, and what the invocation then says.
@@ -35,6 +36,26 @@ fn served(engine: &Engine) -> Served {
     served
 }
 
+/// An invocation whose instance is disturbed while its handler waits at the gate, which has to name the disturbance.
+fn disturbed_at_work(
+    engine: &Engine,
+    served: &Served,
+    gate: &Gate,
+    (disturb, reason): Disturbance,
+) -> ExecutionResult {
+    let (id, event) = (&served.function.instances[0].instance_id, gate.event());
+    let invoker = served.local.invoker(&served.function);
+    let result = std::thread::scope(|scope| {
+        let invocation = scope.spawn(|| invoker.invoke(&event, StartKind::Any).unwrap());
+        let _waiting = gate.arrival();
+        disturb(engine, id);
+        invocation.join().unwrap()
+    });
+    let error = result.invocation.error.as_deref().unwrap_or_default();
+    assert!(result.stats.failure && error.contains(reason), "{reason}: {error}");
+    result
+}
+
 #[test]
 fn an_idle_instance_that_was_disturbed_is_named_and_the_next_invocation_gets_another() {
     let Some(engine) = support::engine() else { return };
@@ -45,6 +66,9 @@ fn an_idle_instance_that_was_disturbed_is_named_and_the_next_invocation_gets_ano
         let id = served.function.instances[0].instance_id.clone();
         disturb(&engine, &id);
         let result = served.local.invoke(&mut served.function, "{}").unwrap();
+        if reason == "its container is gone" {
+            assert_eq!(result.invocation.instance_cpu_us, None, "no time was counted, not even none");
+        }
         let error = result.invocation.error.unwrap_or_default();
         assert!(result.stats.failure && error.contains(reason), "{reason}: {error}");
         assert!(served.function.instances.iter().all(|instance| instance.instance_id != id));
@@ -58,20 +82,11 @@ fn an_instance_that_was_disturbed_at_work_is_named_and_the_next_invocation_gets_
     let Some(engine) = support::engine() else { return };
     let mut served = served(&engine);
     let gate = Gate::open();
-    let event = gate.event();
     for (disturb, reason) in DISTURBANCES {
         let result = served.local.invoke(&mut served.function, "{}").unwrap();
         assert!(!result.stats.failure, "{:?}", result.invocation.error);
         let id = served.function.instances[0].instance_id.clone();
-        let invoker = served.local.invoker(&served.function);
-        let result = std::thread::scope(|scope| {
-            let invocation = scope.spawn(|| invoker.invoke(&event, StartKind::Any).unwrap());
-            let _waiting = gate.arrival();
-            disturb(&engine, &id);
-            invocation.join().unwrap()
-        });
-        let error = result.invocation.error.unwrap_or_default();
-        assert!(result.stats.failure && error.contains(reason), "{reason}: {error}");
+        disturbed_at_work(&engine, &served, &gate, (disturb, reason));
         assert!(engine.inspect_container(&id).unwrap_err().is_not_found(), "{reason}");
     }
     served.end(&engine);
@@ -118,6 +133,126 @@ fn an_instance_that_was_disturbed_while_it_came_up_is_an_error_and_is_gone() {
         assert!(error.contains(reason) && error.contains(&name), "{reason}: {error}");
         assert_eq!(support::containers(&engine, &name), [""; 0], "{error}");
         local.shutdown().unwrap();
+    }
+}
+
+#[test]
+fn without_a_time_out_an_instance_that_cannot_answer_any_more_fails_its_invocation() {
+    let Some(engine) = support::engine() else { return };
+    let options = LocalOptions {
+        address: AddressMode::Bridge,
+        patience: Duration::from_millis(200),
+        ..LocalOptions::default()
+    };
+    let mut served = Served::start(&engine, WAITS_AT_GATE, options);
+    let endless = FunctionConfig { timeout: 0, ..served.config.clone() };
+    served.local.update_function_configuration(&mut served.function, &served.package, &endless).unwrap();
+    let gate = Gate::open();
+    // A paused one may go on: that is no end.
+    for (disturb, reason) in DISTURBANCES.into_iter().filter(|(_, reason)| !reason.contains("paused")) {
+        served.local.invoke(&mut served.function, "{}").unwrap();
+        let result = disturbed_at_work(&engine, &served, &gate, (disturb, reason));
+        assert_eq!(result.invocation.was_paused, None);
+    }
+    served.end(&engine);
+}
+
+#[test]
+fn an_instance_that_is_paused_is_waited_for_and_its_times_are_marked() {
+    let Some(engine) = support::engine() else { return };
+    let place = Place::create("paused");
+    let name = support::unique("paused");
+    let benchmark = function(&place, "waits", WAITS_AT_GATE);
+    let gate = Gate::open();
+    let input = place.write("event.json", &gate.event()).display().to_string();
+    let mut child = place.spawn(&words(&benchmark, &name, &["--input", &input, "--timeout", "0"]));
+    let waiting = gate.arrival();
+    let container = &support::containers(&engine, &name)[0];
+    engine.pause_container(container).unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("is paused: its invocation waits")));
+    engine.unpause_container(container).unwrap();
+    let_go(waiting);
+    lines.for_each(drop);
+    Ended::from(child.wait_with_output().unwrap()).expect(0, &["its instance was paused meanwhile"]);
+    assert_eq!(place.invocations()[0]["invocation"]["was_paused"], true);
+}
+
+/// A function that at its first invocation does nothing, at its second has a child that takes all memory, and at its third
+/// takes it itself. What another test sends to an address that its container has lost does not count.
+const EATERS: [(&str, &str); 2] = [
+    (
+        "python/function.py",
+        "
+import os
+served = 0
+def handler(event):
+    global served
+    if not event.get('counts'):
+        return {}
+    served += 1
+    if served == 2:
+        child = os.fork()
+        if child == 0:
+            eaten = bytearray(1 << 30)
+        return {'result': os.WTERMSIG(os.waitpid(child, 0)[1])}
+    if served == 3:
+        eaten = bytearray(1 << 30)
+    return {'result': 0}
+",
+    ),
+    (
+        "nodejs/function.js",
+        "
+const {spawnSync} = require('node:child_process');
+let served = 0;
+exports.handler = async (event) => {
+    if (!event.counts) return {};
+    served += 1;
+    const eat = 'const eaten = []; for (;;) eaten.push(Buffer.alloc(8 << 20, 1));';
+    if (served === 2) return {result: spawnSync(process.execPath, ['-e', eat]).signal === 'SIGKILL' ? 9 : 0};
+    if (served === 3) eval(eat);
+    return {result: 0};
+};
+",
+    ),
+];
+
+#[test]
+fn a_kill_for_memory_is_counted_be_it_of_a_child_or_of_the_server() {
+    let Some(engine) = support::engine() else { return };
+    let has_node = support::has_node();
+    for (file, code) in EATERS {
+        let language = file.split('/').next().unwrap();
+        if language == "nodejs" && !has_node {
+            continue;
+        }
+        let place = Place::create(&format!("eaten-{language}"));
+        place.write(&format!("eater/{file}"), code);
+        let config = r#"{"timeout": 60, "memory": 192, "languages": ["python", "nodejs"], "modules": []}"#;
+        place.write("eater/config.json", config);
+        let input = place.write("event.json", r#"{"counts": true}"#).display().to_string();
+        let (benchmark, name) = (place.path("eater").display().to_string(), support::unique("eaten"));
+        let told = [
+            "invocation 2: the kernel killed a process of its instance for want of memory",
+            "invocation 3 failed: the kernel killed the function's process for want of memory: it used more than its \
+             memory limit of 192 MB",
+        ];
+        let more = ["--language", language, "--input", &input, "--repetitions", "4"];
+        place.run(&words(&benchmark, &name, &more)).expect(3, &told);
+        let all = place.invocations();
+        let kills: Vec<_> = all.iter().map(|one| one["invocation"]["oom_kills"].as_u64()).collect();
+        assert_eq!(kills, [Some(0), Some(1), Some(1), Some(0)], "{language}");
+        assert_eq!(all[1]["output"]["result"]["output"]["result"], 9);
+        // No samples are asked for: it is the kernel's own peak.
+        let peaks: Vec<_> = all.iter().map(|one| one["invocation"]["memory_peak_bytes"].as_u64()).collect();
+        assert!(peaks[1] > Some(180 << 20) && peaks[1] <= Some(192 << 20), "{language}: {peaks:?}");
+        assert!(peaks[0].max(peaks[3]) < Some(160 << 20), "{language}: {peaks:?}");
+        assert_eq!(all[1]["invocation"]["memory_kernel_peak_bytes"].as_u64(), peaks[1]);
+        assert!(all[1]["invocation"]["memory_source"].as_str().unwrap().starts_with("cgroup v"));
+        let metrics = place.experiments()["_metrics"][&name]["instances"].clone();
+        assert_eq!((&metrics[0]["oom_kills"], &metrics[1]["oom_kills"]), (&2.into(), &0.into()), "{metrics}");
+        assert_eq!(support::containers(&engine, &name), [""; 0]);
     }
 }
 

@@ -65,6 +65,15 @@ fn until_gone(engine: &Engine, id: &str) {
     }
 }
 
+/// Waits until that is the last line that a container wrote.
+fn until_written(engine: &Engine, id: &str, line: &str) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while engine.container_logs(id, Some(1)).unwrap().combined() != line {
+        assert!(Instant::now() < deadline, "the container has not written all of its lines");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 #[test]
 fn the_engine_says_what_it_is() {
     let Some(engine) = engine() else { return };
@@ -179,7 +188,10 @@ fn a_published_port_and_an_address_are_told() {
 fn a_container_can_be_paused_signalled_and_stopped() {
     let Some(engine) = engine() else { return };
     let image = TestImage::import(&engine);
-    let container = started(&engine, script(&image, "trap 'exit 3' TERM; while :; do sleep 0.02; done"));
+    let trapping = "trap 'exit 3' TERM; echo trapped; while :; do sleep 0.02; done";
+    let container = started(&engine, script(&image, trapping));
+    // The first process of a container is not ended by a signal that it does not handle yet.
+    until_written(&engine, container.id(), "trapped\n");
     engine.pause_container(container.id()).unwrap();
     let paused = engine.inspect_container(container.id()).unwrap().state;
     assert!(paused.paused && paused.running);
@@ -232,11 +244,7 @@ fn logs_of_twenty_megabytes_come_whole() {
     // It does not end by itself: an engine waits only so long for the rest of what an ended container wrote.
     let loud = format!("yes {line} | head -c {}; echo end; sleep 600", 20 << 20);
     let container = started(&engine, script(&image, &loud));
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while engine.container_logs(container.id(), Some(1)).unwrap().combined() != "end\n" {
-        assert!(Instant::now() < deadline, "the container has not written all of its lines");
-        thread::sleep(Duration::from_millis(20));
-    }
+    until_written(&engine, container.id(), "end\n");
     let logs = engine.container_logs(container.id(), None).unwrap();
     assert_eq!((logs.stdout.len(), logs.stderr.len()), ((20 << 20) + 4, 0));
     assert!(logs.stdout[..20 << 20].chunks(4096).all(|chunk| chunk == format!("{line}\n").as_bytes()));

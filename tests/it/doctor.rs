@@ -1,5 +1,6 @@
 //! `doctor`: a report on any machine, and a staircase of memory that is measured as it was climbed.
 
+use sebs_lite::docker::Engine;
 use serde_json::Value;
 
 use crate::program::{Ended, Place};
@@ -48,7 +49,8 @@ fn a_machine_with_an_engine_is_reported() {
     let report = json(&ended);
     assert_well_formed(&report);
     let told = &finding(&report, "engine")["value"];
-    assert!(told.as_str().unwrap().starts_with(&engine.version().unwrap().version), "{told}");
+    let expected = format!("{} {}", engine.info().unwrap().product, engine.version().unwrap().version);
+    assert!(told.as_str().unwrap().starts_with(&expected), "{told}");
     assert!(report["staircase"].is_null());
 }
 
@@ -81,42 +83,52 @@ fn what_cannot_be_measured_is_refused() {
     place.run(&["doctor", "--probe", "--image-source", "moon"]).expect(2, &["`moon`", "`host`"]);
 }
 
-#[test]
-fn a_staircase_is_measured_as_it_was_climbed() {
-    let Some(engine) = support::engine() else { return };
-    let place = Place::create("doctor-probe");
-    // On a machine that is used by others a step may see no sample at all: that alone is tried again.
-    let report = (0..3)
-        .map(|_| {
-            let child = place.spawn(&["doctor", "--probe", "--json"]);
-            (child.id(), Ended::from(child.wait_with_output().unwrap()))
-        })
-        .find_map(|(pid, ended)| {
-            let left = support::containers(&engine, &format!("sebs-lite-doctor-{pid}"));
-            assert!(left.is_empty(), "{left:?}");
-            let report = json(&ended);
-            let is_untold = |step: &Value| step["agreement"] == "not_told";
-            let steps = report["staircase"]["steps"].as_array().unwrap();
-            let is_told = !steps.iter().any(is_untold);
-            is_told.then(|| {
-                assert_eq!(ended.code, Some(0), "{}\n{}", ended.stdout, ended.stderr);
-                report.clone()
-            })
-        })
-        .expect("in one of three runs each step has a sample");
+/// Runs the probe; each part of it that its samples tell must be right. Gives what they tell of: each step, and the end of
+/// the third, after which come 32 MiB, which cannot hide that its 64 were given back.
+fn climb(engine: &Engine, place: &Place) -> [bool; 5] {
+    let child = place.spawn(&["doctor", "--probe", "--json"]);
+    let name = format!("sebs-lite-doctor-{}", child.id());
+    let ended = Ended::from(child.wait_with_output().unwrap());
+    let left = support::containers(engine, &name);
+    assert!(left.is_empty(), "{left:?}");
+    let report = json(&ended);
     assert_well_formed(&report);
-    let steps = report["staircase"]["steps"].as_array().unwrap();
+    let staircase = &report["staircase"];
+    let steps = staircase["steps"].as_array().unwrap();
     let planned: Vec<u64> = steps.iter().map(|step| step["planned_bytes"].as_u64().unwrap() >> 20).collect();
     assert_eq!(planned, [16, 32, 64, 32]);
-    for step in steps {
-        assert_eq!((&step["agreement"], &step["level"]), (&"within".into(), &"within".into()), "{step}");
+    let tells = |part: &Value| match part["agreement"].as_str().unwrap() {
+        "within" => true,
+        "not_told" => false,
+        other => panic!("{other}: {part}"),
+    };
+    let told: Vec<bool> = steps.iter().map(tells).collect();
+    let all_told = told.iter().all(|told| *told);
+    assert_eq!((tells(staircase), ended.code), (all_told, Some(if all_told { 0 } else { 3 })), "{staircase}");
+    for (step, _) in steps.iter().zip(&told).filter(|(_, told)| **told) {
+        assert!(staircase["base_bytes"].is_u64() && step["level"] == "within", "{step}");
         assert_eq!(step["start"]["agreement"], "within", "{step}");
         let difference = step["held"]["difference_bytes"].as_f64().unwrap();
         let bound = |key: &str| step[key].as_f64().unwrap();
         assert!((-bound("bound_below_bytes")..=bound("bound_above_bytes")).contains(&difference), "{step}");
     }
-    // After 64 MiB come 32, which cannot hide that the 64 were given back.
-    assert_eq!(steps[2]["end"]["agreement"], "within");
+    [told[0], told[1], told[2], told[3], tells(&steps[2]["end"])]
+}
+
+#[test]
+fn a_staircase_is_measured_as_it_was_climbed() {
+    let Some(engine) = support::engine() else { return };
+    let place = Place::create("doctor-probe");
+    // On a machine that is used by others samples are missing: what one climb does not tell another one does.
+    let mut told = [false; 5];
+    for _ in 0..8 {
+        let of_this = climb(&engine, &place);
+        (0..5).for_each(|part| told[part] |= of_this[part]);
+        if told == [true; 5] {
+            return;
+        }
+    }
+    panic!("eight climbs told only of {told:?}");
 }
 
 #[test]

@@ -196,7 +196,7 @@ fn a_script_that_hangs_dies_with_the_cancel_token() {
     let written = pid.clone();
     let waiter = std::thread::spawn(move || {
         while std::fs::read_to_string(&written).map_or(true, |text| text.split(' ').count() < 2) {
-            std::thread::yield_now();
+            std::thread::sleep(Duration::from_millis(1));
         }
         trigger.trigger();
     });
@@ -209,7 +209,7 @@ fn a_script_that_hangs_dies_with_the_cancel_token() {
         let stat = format!("/proc/{pid}/stat");
         while std::fs::read_to_string(&stat).is_ok_and(|text| !text.contains(") Z ")) {
             assert!(Instant::now() < deadline, "process {pid} lives on");
-            std::thread::yield_now();
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 }

@@ -123,7 +123,7 @@ fn the_engine_helps_where_the_cgroup_is_not_to_be_seen() {
 /// An engine of another machine with one container, whose process is none of this machine's.
 fn remote(stats: fn() -> Reply) -> FakeEngine {
     // Beyond what the kernel gives out.
-    const RUNNING: &str = r#"{"Id":"0f0f","Name":"/remote","Created":"","Image":"",
+    const RUNNING: &str = r#"{"Id":"5eb5117e5eb5117e5eb5117e5eb5117e5eb5117e5eb5117e5eb5117e5eb5117e","Name":"/remote","Created":"","Image":"",
         "State":{"Status":"running","Running":true,"Pid":8388608}}"#;
     FakeEngine::start("1.41", move |request| match request.contains("/stats") {
         true => stats(),

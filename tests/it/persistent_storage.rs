@@ -241,6 +241,12 @@ fn a_bucket_comes_down_with_its_folders_and_functions_are_told_where_storage_is(
     for key in ["a", "b/c/d", "b/e"] {
         server.objects().put_bytes(&bucket, key, key.as_bytes()).unwrap();
     }
+    assert_eq!((storage.deployment_name(), storage.region()), ("minio", "us-east-1"));
+    assert_eq!(storage.correct_name(&bucket), bucket);
+    let prefixes = storage.benchmark_data("100.x", (1, 2)).unwrap();
+    assert_eq!(prefixes, (storage.input_prefixes().to_vec(), storage.output_prefixes().to_vec()));
+    assert_eq!(prefixes.1, ["100.x-0-output", "100.x-1-output"]);
+    assert!(!storage.replace_existing());
     let target = setting.folder.path().join("target");
     assert_eq!(storage.download_bucket(&bucket, &target).unwrap(), 3);
     assert_eq!(std::fs::read(target.join("b/c/d")).unwrap(), b"b/c/d");

@@ -86,6 +86,7 @@ impl Setting {
     pub(crate) fn new(engine: &Engine, configured: StorageFile) -> Setting {
         let folder = Folder::create();
         let options = StorageOptions {
+            network: None,
             configured,
             lifetime: Lifetime::Run,
             keeps_storage: false,

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use sebs_lite::faas::{FunctionConfig, Load, StartKind, System};
 use sebs_lite::local::LocalOptions;
 
-use crate::program::{Place, function, words};
+use crate::program::{Ended, Place, function, words};
 use crate::served::{Gate, Served, WAITS_AT_GATE, let_go};
 use crate::support::{self, containers};
 
@@ -29,18 +29,17 @@ fn eight_instances_work_at_the_same_time_and_only_their_first_invocations_are_co
         "--concurrency",
         "8",
         "--repetitions",
-        "16",
+        "32",
         "--timeout",
         "60",
     ];
     let child = place.spawn(&words(&benchmark, &name, &more));
     // None of eight is let go before all eight are at work.
-    gate.let_through(8);
-    gate.let_through(8);
+    (0..4).for_each(|_| gate.let_through(8));
     let told = "8 instances were started, 8 were there at a time";
-    crate::program::Ended::from(child.wait_with_output().unwrap()).expect(0, &[told]);
+    Ended::from(child.wait_with_output().unwrap()).expect(0, &[told]);
     let all = place.invocations();
-    assert_eq!(all.len(), 16);
+    assert_eq!(all.len(), 32);
     let mut ids = BTreeSet::new();
     for invocation in &all {
         let is_first = ids.insert(invocation["invocation"]["instance_id"].as_str().unwrap().to_string());
@@ -49,7 +48,7 @@ fn eight_instances_work_at_the_same_time_and_only_their_first_invocations_are_co
     }
     assert_eq!(ids.len(), 8);
     let metrics = place.experiments()["_metrics"][&name].clone();
-    assert_eq!((metrics["cold"].as_u64(), metrics["warm"].as_u64()), (Some(8), Some(8)));
+    assert_eq!((metrics["cold"].as_u64(), metrics["warm"].as_u64()), (Some(8), Some(24)));
     assert_eq!(containers(&engine, &name), [""; 0]);
 }
 

@@ -206,6 +206,34 @@ fn a_registry_that_wants_credentials_says_how_to_give_them() {
 }
 
 #[test]
+fn a_base_image_comes_from_a_registry_that_wants_credentials() {
+    let Some(engine) = support::engine() else { return };
+    let Some(registry) = Registry::start(Access::Password) else { return };
+    let image = TestImage::import(&engine);
+    let base = Name::give(&engine, &image, &format!("{}/base", registry.name));
+    let right = registry.login("ada", "secret");
+    engine.with_docker_config(right.path()).push_image(&base.reference, &Progress::quiet()).unwrap();
+    let dockerfile = format!("FROM {}\nLABEL built=here\n", base.reference);
+    let built = Name { reference: format!("{}:1", unique("built")), engine: engine.clone() };
+    for (user, password) in [("ada", "hush-hush"), ("ada", "secret")] {
+        engine.remove_image(&base.reference).unwrap();
+        let login = registry.login(user, password);
+        let engine = engine.with_docker_config(login.path());
+        let outcome = support::try_to_build(&engine, &built.reference, &[("Dockerfile", &dockerfile)]);
+        if password == "secret" {
+            outcome.unwrap();
+            continue;
+        }
+        let error = outcome.unwrap_err();
+        let text = error.to_string();
+        assert!(error.is_denied() && text.contains("base image") && text.contains("docker login"), "{text}");
+        assert!(!text.contains("hush") && text.contains(&built.reference), "{text}");
+        engine.tag_image(&image.id, &format!("{}/base", registry.name), "1").unwrap();
+    }
+    assert_eq!(engine.inspect_image(&built.reference).unwrap().config.labels["built"], "here");
+}
+
+#[test]
 fn a_registry_that_is_down_is_named() {
     let Some(engine) = support::engine() else { return };
     let image = TestImage::import(&engine);

@@ -45,7 +45,11 @@ impl Gate {
 
     /// The event of a handler that is to wait here.
     pub(crate) fn event(&self) -> String {
-        format!("{{\"gate\": {}}}", self.0.local_addr().unwrap().port())
+        format!("{{\"gate\": {}}}", self.port())
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.0.local_addr().unwrap().port()
     }
 
     /// Waits until a handler waits.

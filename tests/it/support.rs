@@ -1,10 +1,10 @@
 //! What the integration tests share: the engine of this machine, and a tiny image made of this machine's own shell.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use sebs_lite::cancel::Cancel;
 use sebs_lite::docker::{BuildOptions, Engine, Scope};
@@ -130,6 +130,11 @@ impl Drop for Folder {
 
 /// Builds an image from files, the first of which is its Dockerfile.
 pub(crate) fn build(engine: &Engine, tag: &str, files: &[(&str, &str)]) {
+    try_to_build(engine, tag, files).unwrap();
+}
+
+/// The same, for who wants to know why not.
+pub(crate) fn try_to_build(engine: &Engine, tag: &str, files: &[(&str, &str)]) -> sebs_lite::Result<()> {
     let mut archive = tar::Builder::new(Vec::new());
     for (name, content) in files {
         let mut header = tar::Header::new_gnu();
@@ -139,7 +144,7 @@ pub(crate) fn build(engine: &Engine, tag: &str, files: &[(&str, &str)]) {
     }
     let context = archive.into_inner().unwrap();
     let options = BuildOptions { tag: tag.to_string(), ..BuildOptions::default() };
-    engine.build_image(&mut context.as_slice(), &options, &Progress::quiet()).unwrap();
+    engine.build_image(&mut context.as_slice(), &options, &Progress::quiet())
 }
 
 /// The containers whose function has that name.
@@ -150,7 +155,16 @@ pub(crate) fn containers(engine: &Engine, function: &str) -> Vec<String> {
 }
 
 /// The image of a storage engine that `scripts/storage-images` makes; what it downloads or builds stays below `target`.
-pub(crate) fn storage_image(engine: &Engine, name: &str) -> String {
+/// The script is asked once for each engine: no test removes such an image.
+pub(crate) fn storage_image(engine: &Engine, name: &'static str) -> String {
+    type Made = Arc<OnceLock<String>>;
+    static IMAGES: Mutex<BTreeMap<(PathBuf, &str), Made>> = Mutex::new(BTreeMap::new());
+    let place = (engine.socket().to_path_buf(), name);
+    let made = Made::clone(IMAGES.lock().unwrap().entry(place).or_default());
+    made.get_or_init(|| make_storage_image(engine, name)).clone()
+}
+
+fn make_storage_image(engine: &Engine, name: &str) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/storage-images");
     let mut command = Command::new(script);
     command.args(["--cache", env!("CARGO_TARGET_TMPDIR"), name]);

@@ -1,8 +1,6 @@
 //! The wrapper `storage` against a real SeaweedFS, and against connections that fail.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -184,13 +182,7 @@ fn a_large_file_moves_in_little_memory() {
     for interpreter in few_interpreters() {
         let mut driver = driver(interpreter, &server.address);
         let source = driver.path("source");
-        let mut file = File::create(&source).unwrap();
-        for number in 0_u32..100 {
-            let piece: Vec<u8> = (0..1 << 20)
-                .map(|index: u32| ((index ^ number).wrapping_mul(2_654_435_761) >> 24) as u8)
-                .collect();
-            file.write_all(&piece).unwrap();
-        }
+        std::fs::write(&source, patterned(100 << 20)).unwrap();
         // What the interpreter itself takes, once it has done all of it with little.
         for method in ["upload", "upload_pieces"] {
             let small = driver.folder.put("small", "x");
