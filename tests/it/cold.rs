@@ -1,12 +1,12 @@
 //! Cold starts that are asked for: an instance for each, its phases, and a server that is asked whether it was one.
 
 use std::collections::BTreeSet;
-use std::process::Stdio;
 
-use sebs_lite::faas::System;
+use sebs_lite::faas::{ExecutionResult, Load, StartKind, System};
 use sebs_lite::local::LocalOptions;
 
-use crate::program::{Ended, Place, error_of, function, words};
+use crate::heap;
+use crate::program::{Place, error_of, function, words};
 use crate::served::{Gate, Served, WAITS_AT_GATE, let_go};
 use crate::support::{self, containers};
 
@@ -100,39 +100,43 @@ fn enforced_cold_starts_renew_all_that_tells_of_instances() {
 #[test]
 fn many_instances_come_and_go_and_nothing_of_them_stays() {
     let Some(engine) = support::engine() else { return };
-    let place = Place::create("many");
-    let name = support::unique("many");
-    let benchmark = function(&place, "many", WAITS_AT_GATE);
+    if !heap::is_alone() {
+        return;
+    }
+    let mut served = Served::start(&engine, WAITS_AT_GATE, LocalOptions::default());
     let gate = Gate::open();
-    let input = place.write("event.json", &gate.event()).display().to_string();
-    let more = ["--input", &input, "--cold", "--concurrency", "8", "--repetitions", "40", "--timeout", "60"];
-    let mut command = place.command(&words(&benchmark, &name, &more));
-    // Else each of the eight threads has a heap of its own, which takes some turns to reach its size.
-    command.env("MALLOC_ARENA_MAX", "1").stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = command.spawn().unwrap();
-    let mut resident = Vec::new();
-    for _ in 0..5 {
+    let event = gate.event();
+    let load = Load { payload: &event, count: 40, concurrency: 8, start: StartKind::Cold };
+    let rounds = std::thread::scope(|scope| {
         // Eight are at work, and all before them are gone.
-        let waiting: Vec<_> = (0..8).map(|_| gate.arrival()).collect();
-        resident.push(resident_bytes(child.id()));
+        let measured = scope.spawn(|| [(); 5].map(|()| at_work(&gate)));
+        let mut sink = |result: ExecutionResult| {
+            assert!(result.stats.cold_start && !result.stats.failure, "{:?}", result.invocation.error);
+            Ok(())
+        };
+        served.local.invoke_many(&mut served.function, &load, &mut sink).unwrap();
+        measured.join().unwrap()
+    });
+    for (_, open_files) in rounds {
         // Ten counters of each are open: forty would have hundreds.
-        let open_files = std::fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap().count();
-        assert!(open_files < 150, "{open_files} files are open");
-        waiting.into_iter().for_each(let_go);
+        assert!(open_files < 150, "{rounds:?}");
     }
-    Ended::from(child.wait_with_output().unwrap()).expect(0, &["40 instances were started"]);
-    // What goes over a moment's need stays: in both of the last, with 16 instances more or 24.
-    assert!(resident[3].min(resident[4]) < resident[1] + (1 << 20), "{resident:?}");
-    let metrics = place.experiments()["_metrics"][&name].clone();
-    for (key, count) in [("cold", 40), ("instances_started", 40), ("instances_removed", 40)] {
-        assert_eq!(metrics[key], count, "{metrics}");
-    }
+    // What is noted of an instance for its metrics stays, some 300 bytes.
+    assert!(rounds[4].0 < rounds[1].0 + 24 * 1024, "{rounds:?}");
+    let tally = served.local.tally(&served.function);
+    assert_eq!((tally.cold, tally.started, tally.removed), (40, 40, 40));
+    let metrics = served.local.download_metrics(&served.function, &mut std::iter::empty()).unwrap();
     assert_eq!(metrics["instances"].as_array().unwrap().len(), 40);
-    assert_eq!(containers(&engine, &name), [""; 0]);
+    assert_eq!(served.containers(&engine), [""; 0]);
+    served.end(&engine);
 }
 
-fn resident_bytes(process: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+/// Waits until eight handlers are at work, reads the bytes of the heap in use and the number of open files, and lets
+/// the eight go.
+fn at_work(gate: &Gate) -> (usize, usize) {
+    let waiting = [(); 8].map(|()| gate.arrival());
+    let open_files = std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let measured = (heap::bytes_in_use(), open_files);
+    waiting.into_iter().for_each(let_go);
+    measured
 }

@@ -18,6 +18,7 @@ mod doctor;
 mod dynamodb;
 mod engine_restart;
 mod engine_support;
+mod heap;
 mod input;
 mod invoke;
 mod ipv6;
