@@ -258,7 +258,7 @@ impl NetworkSettings {
     }
 
     /// The port of the host at which that TCP port of the container is published; `None`: at none.
-    pub(crate) fn published(&self, port: &str) -> Option<u16> {
+    pub(crate) fn published(&self, port: u16) -> Option<u16> {
         let bindings = self.ports.get(&format!("{port}/tcp"))?.as_ref()?;
         bindings.iter().find_map(|binding| binding.host_port.parse().ok())
     }

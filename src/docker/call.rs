@@ -25,7 +25,8 @@ pub(super) const QUICK: Duration = Duration::from_secs(60);
 const CONFLICTS: [&str; 2] = ["that name is already in use", "container state improper"];
 
 /// How refusals end that mean that something is not there whatever their status: it went while the engine looked.
-const MISSING: [&str; 3] = ["no such container", "no such volume", "image not known"];
+pub(super) const MISSING: [&str; 4] =
+    ["no such container", "no such volume", "image not known", "layer not known"];
 
 /// How every address begins; `docker` is the name of no host.
 const ORIGIN: &str = "http://docker";

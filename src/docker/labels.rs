@@ -8,14 +8,11 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::call::Call;
+use super::call::{Call, MISSING};
 use crate::error::{Error, Result};
 
 /// How often a list is asked for again.
 const RETRIES: usize = 20;
-
-/// How errors of lists end that are about one thing on them.
-const GONE: [&str; 4] = ["image not known", "layer not known", "no such container", "no such volume"];
 
 /// What a list is made of.
 pub(super) trait Labelled {
@@ -43,7 +40,7 @@ pub(super) fn listed<T>(ask: impl Fn() -> Result<T>) -> Result<T> {
 
 fn is_disturbed(error: &Error) -> bool {
     let text = error.to_string();
-    GONE.iter().any(|words| text.ends_with(words))
+    MISSING.iter().any(|words| text.ends_with(words))
 }
 
 /// Those of a list that have all these labels.

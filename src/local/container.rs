@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::cancel::Cancel;
 use crate::clock::Instant;
 use crate::docker::{
-    ChosenNetwork, ContainerInspect, ContainerSpec, Engine, HostConfig, Lifetime, Limit, LogConfig,
-    OwnedContainer, Owner, PortBinding, is_port_taken, log_tail,
+    ChosenNetwork, ContainerInspect, ContainerSpec, DEFAULT_NETWORK, Engine, HostConfig, Lifetime, Limit,
+    LogConfig, OwnedContainer, Owner, PortBinding, is_port_taken, log_tail,
 };
 use crate::error::{Error, Kind, Result};
 use crate::faas::FunctionConfig;
@@ -247,7 +247,7 @@ impl Starter {
             nano_cpus: request.config.cpus.map_or(0, |cpus| (cpus * 1e9) as u64),
             cpuset_cpus: request.config.cpuset.clone().unwrap_or_default(),
             pids_limit: Some(request.config.pids_limit),
-            network_mode: "bridge".to_string(),
+            network_mode: DEFAULT_NETWORK.to_string(),
             log_config: Some(LogConfig::readable()),
             init: true,
             ..HostConfig::default()

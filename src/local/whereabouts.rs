@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::docker::{ContainerInspect, DEFAULT_NETWORK};
 
-use super::container::{DEFAULT_PORT, PORT_KEY};
+use super::container::DEFAULT_PORT;
 
 /// What became of a container that has ended meanwhile, and runs again.
 pub(super) const RESTARTED: &str = "its container was started again by somebody else";
@@ -28,8 +28,7 @@ pub(super) fn bridge_address(inspected: &ContainerInspect) -> Option<SocketAddr>
 
 /// Where on 127.0.0.1 it is published.
 pub(super) fn published_address(inspected: &ContainerInspect) -> Option<SocketAddr> {
-    let bindings = inspected.network_settings.ports.get(PORT_KEY)?.as_ref()?;
-    let port = bindings.iter().find_map(|binding| binding.host_port.parse::<u16>().ok())?;
+    let port = inspected.network_settings.published(DEFAULT_PORT)?;
     Some(SocketAddr::from(([127, 0, 0, 1], port)))
 }
 

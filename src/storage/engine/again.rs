@@ -50,7 +50,8 @@ impl StorageConfig {
             config.address = Some(host_port(now, port));
         }
         let reached = self.host_address.as_deref().and_then(|address| address.rsplit_once(':'));
-        match (reached, network.published(port), found.own_address()) {
+        let published = port.parse().ok().and_then(|port| network.published(port));
+        match (reached, published, found.own_address()) {
             // It is on an internal network, or has IPv6 alone: it is reached at its own address.
             (Some((host, _)), _, Some(now)) if is_address(host) && !is_loopback(host) => {
                 config.host_address = Some(host_port(now, port));

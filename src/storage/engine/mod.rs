@@ -221,7 +221,7 @@ fn placed(
     let about = |what: &str| Error::new(format!("container `{}` has no {what}", inspected.name));
     let own = inspected.own_address().ok_or_else(|| about("address on its network"))?;
     let address = network::host_port(own, server.port);
-    let port = inspected.network_settings.published(&server.port.to_string());
+    let port = inspected.network_settings.published(server.port);
     let host_address = match port {
         Some(port) => format!("127.0.0.1:{port}"),
         // Of what is on an internal network nothing is published, and a port of 127.0.0.1 leads to no container that has

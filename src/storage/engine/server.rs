@@ -9,7 +9,9 @@ use sha2::{Digest, Sha256};
 
 use super::keys::Keys;
 use super::{EngineType, StorageConfig, StorageKind, dynoxide, minio, scylladb, seaweedfs};
-use crate::docker::{ChosenNetwork, ContainerSpec, HostConfig, LogConfig, PortBinding, VolumeMount};
+use crate::docker::{
+    ChosenNetwork, ContainerSpec, DEFAULT_NETWORK, HostConfig, LogConfig, PortBinding, VolumeMount,
+};
 use crate::files;
 use crate::units::hexadecimal;
 
@@ -98,7 +100,7 @@ impl Server {
             host_config: HostConfig {
                 binds,
                 mounts,
-                network_mode: "bridge".to_string(),
+                network_mode: DEFAULT_NETWORK.to_string(),
                 port_bindings: BTreeMap::from([(self.port_key(), vec![binding])]),
                 security_opt: vec!["no-new-privileges".to_string()],
                 cap_drop: vec!["ALL".to_string()],
