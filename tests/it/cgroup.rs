@@ -3,7 +3,7 @@
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sebs_lite::cgroup::{
     Counter, Location, Memory, PeakReset, Reading, Subject, Version, charge_batch_bytes, is_gone,
@@ -12,7 +12,7 @@ use sebs_lite::docker::{ContainerSpec, Engine, HostConfig, Lifetime, OwnedContai
 
 use crate::benchmark::python_image;
 use crate::program::Ended;
-use crate::support;
+use crate::support::{self, wait_until};
 
 const MIB: u64 = 1 << 20;
 
@@ -99,14 +99,6 @@ impl Climber {
             assert!(!logs.contains("Traceback"), "{logs}");
             logs.contains(line)
         });
-    }
-}
-
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !is_so() {
-        assert!(Instant::now() < deadline, "not within 60 s: {what}");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

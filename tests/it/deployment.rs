@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -15,7 +15,7 @@ use sebs_lite::process::Identity;
 use serde_json::{Value, json};
 
 use crate::program::{Ended, Place, function, read_json};
-use crate::support::{self, containers};
+use crate::support::{self, containers, wait_until};
 
 pub(crate) const ECHO: &str =
     "def handler(event):\n    print('called', flush=True)\n    return {'result': event.get('n', 0) + 1}\n";
@@ -40,14 +40,6 @@ pub(crate) fn invoke(url: &str, payload: &str) -> Value {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
-}
-
-pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while !holds() {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 /// A process of the test's own that does nothing, and ends with the test.

@@ -13,9 +13,9 @@ use sebs_lite::probe::{Output, Recording};
 use sebs_lite::process::Identity;
 use serde_json::Value;
 
-use crate::deployment::{ECHO, invoke, start, wait_until};
+use crate::deployment::{ECHO, invoke, start};
 use crate::program::{Ended, Place, function, read_json};
-use crate::support::{self, containers};
+use crate::support::{self, containers, wait_until};
 
 /// The deployment that was started, its process that samples, and the file of that.
 fn measured(place: &Place) -> (Value, Identity, PathBuf) {

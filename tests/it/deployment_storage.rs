@@ -6,10 +6,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::deployment::{invoke, start, wait_until};
+use crate::deployment::{invoke, start};
 use crate::program::{Ended, Place, read_json};
 use crate::storage_cli::{check_secret, dynoxide};
-use crate::support::{self, containers, made_for, storage_image};
+use crate::support::{self, containers, made_for, storage_image, wait_until};
 
 /// `local start` of a benchmark with one table, with a file of its own.
 fn words<'a>(name: &'a str, file: &'a str, more: &[&'a str]) -> Vec<&'a str> {

@@ -14,7 +14,7 @@ use crate::deployment::{self, ECHO};
 use crate::own_engine::OwnEngine;
 use crate::program::{Ended, Place, error_of, function, read_json, words};
 use crate::served::{Gate, WAITS_AT_GATE, let_go};
-use crate::support::{containers, storage_image, unique};
+use crate::support::{containers, storage_image, unique, wait_until};
 
 /// A run of the program whose handlers wait at a gate.
 struct Run {
@@ -149,7 +149,7 @@ fn a_run_whose_engine_does_not_come_back_ends_with_what_it_has_and_the_next_one_
     // Its first process takes all others of the container along.
     kill(Pid::from_raw(first as i32), Signal::SIGKILL).unwrap();
     let stat = || std::fs::read_to_string(format!("/proc/{first}/stat"));
-    deployment::wait_until("the container has ended", || stat().map_or(true, |stat| stat.contains(") Z ")));
+    wait_until("the container has ended", || stat().map_or(true, |stat| stat.contains(") Z ")));
     drop(waiting);
     ended(child).expect(1, &["did not come back within 1 s (start it, and run the command again)"]);
     let errors = run.errors();

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getsid};
@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::benchmark::python_image;
 use crate::probe::{SmallDisk, wait_until_stuck};
 use crate::program::{Ended, Place};
-use crate::support::{TestImage, engine, unique};
+use crate::support::{TestImage, engine, unique, wait_until};
 
 pub(crate) const MIB: u64 = 1 << 20;
 
@@ -85,14 +85,6 @@ impl Drop for Measure {
             let _ = child.kill();
             let _ = child.wait();
         }
-    }
-}
-
-pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !is_so() {
-        assert!(Instant::now() < deadline, "not within 60 s: {what}");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -13,10 +13,10 @@ use serde_json::Value;
 
 use crate::benchmark::python_image;
 use crate::docker_faults::{FakeEngine, Reply};
-use crate::measure::{MIB, Measure, NOISE, Subject, summary, wait_for_samples, wait_until};
+use crate::measure::{MIB, Measure, NOISE, Subject, summary, wait_for_samples};
 use crate::program::{Ended, Place};
 use crate::sebs_text::read_as_sebs;
-use crate::support::engine;
+use crate::support::{engine, wait_until};
 
 #[test]
 fn a_process_is_sampled_by_its_cgroup_without_an_engine() {

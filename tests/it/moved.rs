@@ -10,7 +10,7 @@ use crate::deployment::{ECHO, invoke, start};
 use crate::networks::{TestNetwork, docker, on};
 use crate::program::{Place, function, read_json, words};
 use crate::served::{Gate, Served, WAITS_AT_GATE};
-use crate::support::{self, TestImage, containers, unique};
+use crate::support::{self, TestImage, containers, unique, wait_until};
 
 /// Starts a container again while another one has taken its address, and gives that other one.
 fn move_away(engine: &Engine, image: &TestImage, network: &TestNetwork, id: &str) -> OwnedContainer {
@@ -64,7 +64,7 @@ fn a_deployment_is_told_of_at_the_addresses_it_has_by_now() {
         (deployment["functions"][0]["instance_id"].as_str().unwrap(), &deployment["functions"][0]["url"]);
     let occupant = move_away(&engine, &image, &network, id);
     let now = format!("{}:9000", network.address_of(&engine, id));
-    crate::deployment::wait_until("it answers", || std::net::TcpStream::connect(&now).is_ok());
+    wait_until("it answers", || std::net::TcpStream::connect(&now).is_ok());
     let was = format!("{now} (was {})", url.as_str().unwrap());
     place.run(&["local", "status", "out/d.json"]).expect(0, &[&was, "yes"]);
     let status = place.run(&["local", "status", "out/d.json", "--json"]).expect(0, &[]).stdout;

@@ -9,9 +9,8 @@ use nix::unistd::Pid;
 use sebs_lite::docker::{ContainerSpec, Engine};
 use serde_json::{Value, json};
 
-use crate::deployment::wait_until;
 use crate::program::{Ended, Place, function, read_json, words};
-use crate::support::{self, made_for, storage_image};
+use crate::support::{self, made_for, storage_image, wait_until};
 
 /// A function that gives back what it was told of storage, each value backwards, so that no file but its reply knows it.
 pub(crate) const TELLS: &str = "import os\n\ndef handler(event):\n    \

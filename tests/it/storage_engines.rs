@@ -5,14 +5,14 @@ use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sebs_lite::cancel::Cancel;
 use sebs_lite::docker::{ContainerSpec, HostConfig, Lifetime, Owner, VolumeMount, sweep};
 use sebs_lite::storage::{EngineType, Item, StorageConfig, StorageEnd, StorageKind, Value, status, stop};
 
 use crate::engine_support::{Session, dynoxide, names, objects_of, s3, tables};
-use crate::support::{TestImage, build, engine, storage_image, unique};
+use crate::support::{TestImage, build, engine, storage_image, unique, wait_until};
 
 #[test]
 fn a_minio_finds_its_objects_with_the_same_keys_after_a_stop_and_after_a_kill() {
@@ -131,14 +131,6 @@ fn size_of(folder: &Path) -> u64 {
     let listed = Command::new("du").arg("-sk").arg(folder).output().unwrap();
     let text = String::from_utf8(listed.stdout).unwrap();
     text.split_whitespace().next().and_then(|size| size.parse::<u64>().ok()).unwrap_or_default() << 10
-}
-
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !holds() {
-        assert!(Instant::now() < deadline, "not so after a minute: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 fn item(name: &str) -> Item {

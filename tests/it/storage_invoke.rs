@@ -7,10 +7,9 @@ use nix::unistd::Pid;
 use sebs_lite::docker::{Engine, Scope};
 use serde_json::json;
 
-use crate::deployment::wait_until;
 use crate::program::{Ended, Place, function, read_json, words};
 use crate::storage_cli::{TELLS, check_secret, dynoxide, told};
-use crate::support::{self, containers, made_for, storage_image};
+use crate::support::{self, containers, made_for, storage_image, wait_until};
 
 /// A benchmark with a table, whose function tells what it was told, or takes its time.
 fn needy(place: &Place, name: &str, code: &str) -> String {

@@ -7,10 +7,9 @@ use std::time::Duration;
 use sebs_lite::docker::{Engine, Lifetime};
 use sebs_lite::storage::{EngineType, StorageConfig, StorageFile, StorageKind, stop};
 
-use crate::deployment::wait_until;
 use crate::engine_support::{dynoxide, objects_of};
 use crate::platform_storage::{GENERATE, Setting, record};
-use crate::support::{engine, storage_image};
+use crate::support::{engine, storage_image, wait_until};
 
 fn is_there(engine: &Engine, config: &StorageConfig) -> bool {
     engine.inspect_container(config.instance_id.as_ref().unwrap()).is_ok()
