@@ -305,6 +305,15 @@ impl ExecutionResult {
         }
     }
 
+    /// Takes back what the answer says of times and of a cold start, since another than the instance gave it: it `is_cold`
+    /// if the instance had served none before. What was answered stays, to be looked at.
+    pub(crate) fn disown_answer(&mut self, is_cold: bool) {
+        self.stats.cold_start = is_cold;
+        (self.times.benchmark, self.times.initialization) = (None, None);
+        let invocation = &mut self.invocation;
+        (invocation.handler_us, invocation.cpu_us, invocation.init_us) = (None, None, None);
+    }
+
     /// Marks the invocation as failed, and why.
     pub fn fail(&mut self, reason: impl Into<String>) {
         self.stats.failure = true;

@@ -47,6 +47,8 @@ enum Future {
 /// What tells one end of an invocation from another, beside the instance's own counters.
 #[derive(Clone, Copy, Debug)]
 struct Scene {
+    /// Had the instance served none before?
+    is_first: bool,
     /// The function's limit; 0: none, or the engine cannot set it.
     memory_mb: u64,
     /// How many processes the kernel killed meanwhile in the control group above; `None`: the instance's own counter
@@ -131,7 +133,7 @@ impl Pool {
         }
         let is_limited = !self.starter.unlimited.contains(&Limit::Memory);
         let memory_mb = if is_limited { deployed.config.memory } else { 0 };
-        let scene = Scene { memory_mb, killed_above, absences };
+        let scene = Scene { is_first, memory_mb, killed_above, absences };
         let future = match (failure, seen.loss) {
             (None, _) => self.check_identity(live, &scene, &mut result),
             (Some(Failure::Answered), _) => match self.check_identity(live, &scene, &mut result) {
@@ -209,7 +211,10 @@ impl Pool {
         let told = result.invocation.container_id.take();
         let is_id = |text: &String| text.len() >= 12 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         let Some(told) = told.filter(is_id).filter(|told| !live.id().starts_with(told)) else {
-            return if result.stats.failure { self.check_failure(live, result) } else { Future::Serves };
+            return match result.stats.failure {
+                true => self.check_failure(live, scene, result),
+                false => Future::Serves,
+            };
         };
         if live.stranger.as_ref() == Some(&told) {
             return Future::Serves;
@@ -225,6 +230,7 @@ impl Pool {
             Err(error) => log::warn!("{error}"),
             Ok(_) => {}
         }
+        result.disown_answer(scene.is_first);
         let other = format!("container {} answered at its address", short(&told));
         match cause_of_silence(&self.starter.engine, &suspect(live, scene, result)) {
             Ok(Some(cause)) => {
@@ -241,9 +247,10 @@ impl Pool {
     }
 
     /// The same for an answer that says that the function failed, but not whose it is.
-    fn check_failure(&self, live: &LiveInstance, result: &mut ExecutionResult) -> Future {
+    fn check_failure(&self, live: &LiveInstance, scene: &Scene, result: &mut ExecutionResult) -> Future {
         match standing(&self.starter.engine, live.place()) {
             Ok(Standing::Lost(why)) => {
+                result.disown_answer(scene.is_first);
                 result.fail(format!("{why}, and another answered at its address"));
                 Future::IsOver
             }

@@ -140,6 +140,33 @@ fn move_away_if_there(engine: &Engine, image: &TestImage, network: &TestNetwork,
 }
 
 #[test]
+fn what_another_function_answers_at_a_lost_address_counts_for_nothing() {
+    let Some(engine) = support::engine() else { return };
+    let network = TestNetwork::create(&[]);
+    let mut served = Served::start(&engine, WAITS_AT_GATE, on(&network));
+    let id = served.function.instances[0].instance_id.clone();
+    let before = network.address_of(&engine, &id);
+    docker(&["network", "disconnect", "-f", &network.name, &id]);
+    let mut other = Served::start(&engine, WAITS_AT_GATE, on(&network));
+    let other_id = other.function.instances[0].instance_id.clone();
+    assert_eq!(network.address_of(&engine, &other_id), before);
+    // Its next answer is a warm one.
+    assert!(!other.local.invoke(&mut other.function, "{}").unwrap().stats.failure);
+    docker(&["network", "connect", &network.name, &id]);
+    let result = served.local.invoke(&mut served.function, "{}").unwrap();
+    let error = result.invocation.error.as_deref().unwrap_or_default();
+    let answered = format!("container {} answered at its address", &other_id[..12]);
+    assert!(error.contains("was given another address by somebody else"), "{error}");
+    assert!(error.contains(&answered), "{error}");
+    assert!(result.stats.failure && result.stats.cold_start);
+    assert_eq!((result.times.benchmark, result.times.initialization), (None, None));
+    assert_eq!((result.invocation.handler_us, result.invocation.cpu_us), (None, None));
+    assert_eq!(result.invocation.init_us, None);
+    other.end(&engine);
+    served.end(&engine);
+}
+
+#[test]
 fn an_instance_that_was_given_another_address_is_named() {
     let Some(engine) = support::engine() else { return };
     let (network, image) = (TestNetwork::create(&[]), TestImage::import(&engine));
