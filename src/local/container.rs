@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -129,6 +130,8 @@ pub(crate) struct Starter {
     pub(crate) unlimited: Vec<Limit>,
     /// Was an instance seen that could not be reached at its own address?
     pub(crate) has_no_bridge: AtomicBool,
+    /// How often the engine had gone away when the functions' storage was last looked after.
+    pub(crate) absences: Mutex<u64>,
 }
 
 impl Starter {
@@ -158,7 +161,7 @@ impl Starter {
             // One that is about to end still answers on connections that were kept.
             self.engine.settle()?;
             let absences = self.engine.absences();
-            match self.start_at(request, mode) {
+            match self.restore_storage(absences).and_then(|()| self.start_at(request, mode)) {
                 Err(error) if error.is_cancelled() || error.is_disconnected() => return Err(error),
                 Err(error) if self.engine.settle()? || self.engine.absences() != absences => {
                     log::warn!("{error}: the engine went away meanwhile, so it is started again");

@@ -22,14 +22,15 @@ mod prepare;
 mod removal;
 mod sampling;
 mod silence;
+mod storage;
 mod trigger;
 mod update;
 mod watch;
 mod whereabouts;
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Map, Value};
 
@@ -96,6 +97,7 @@ impl Local {
         let meter = options.measure.clone().map(Meter::new);
         let (idle_timeout, patience) = (options.idle_timeout, options.patience);
         let starter = Starter {
+            absences: Mutex::new(engine.absences()),
             has_selinux: info.has_selinux(),
             engine,
             owner,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::docker::ContainerInspect;
+use crate::storage::StorageFile;
 use crate::units::Bytes;
 
 use super::container::{self, AddressMode};
@@ -44,6 +45,8 @@ pub struct LocalOptions {
     pub env: Vec<(String, String)>,
     /// What the function is told of storage, keys among them; a variable of `env` that has the same name wins.
     pub storage_env: Vec<(String, String)>,
+    /// That storage. What of it ended when the engine went away is started again before the next instance is.
+    pub storage: StorageFile,
     /// Are containers privileged, as SeBS's are, so that functions may read performance counters?
     pub privileged: bool,
     /// The folder for what functions print, a file an instance; `None`: it is dropped.
@@ -69,6 +72,7 @@ impl Default for LocalOptions {
             patience: Duration::from_secs(5),
             env: Vec::new(),
             storage_env: Vec::new(),
+            storage: StorageFile::default(),
             privileged: false,
             logs: None,
             deployment_file: None,
@@ -92,6 +96,7 @@ impl fmt::Debug for LocalOptions {
             .field("idle_timeout", &self.idle_timeout)
             .field("patience", &self.patience)
             .field("variables", &self.variables().map(|(name, _)| name).collect::<Vec<_>>())
+            .field("storage", &self.storage)
             .field("privileged", &self.privileged)
             .field("logs", &self.logs)
             .field("deployment_file", &self.deployment_file)

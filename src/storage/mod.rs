@@ -14,7 +14,7 @@ pub use engine::{
     EngineType, RunningStorage, StartRequest, StorageConfig, StorageEnd, StorageFile, StorageKind,
     StorageStatus, addresses, start, status, stop,
 };
-pub(crate) use engine::{located, on_network};
+pub(crate) use engine::{located, on_network, restore};
 pub use record::{StoppedStorage, StorageRecord, StorageShutdown};
 pub use s3::{ObjectHead, ObjectSummary, S3Client, S3Options};
 pub use value::{Item, Number, Value, item_from_json};

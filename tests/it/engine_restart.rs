@@ -168,6 +168,49 @@ fn a_run_whose_engine_does_not_come_back_ends_with_what_it_has_and_the_next_one_
     assert_eq!(containers(&own.engine(), &run.name), [""; 0]);
 }
 
+/// Waits at the gate, and then tells which notes are in its table, and adds one.
+const TAKES_NOTES: &str = "
+import socket
+import nosql
+
+def gateway():
+    for line in open('/proc/net/route').read().splitlines()[1:]:
+        fields = line.split()
+        if fields[1] == '00000000':
+            return socket.inet_ntoa(bytes.fromhex(fields[2])[::-1])
+
+def handler(event):
+    with socket.create_connection((gateway(), event['gate']), timeout=120) as gate:
+        gate.recv(1)
+    notes = nosql.nosql.get_instance()
+    told = sorted(note['id'] for note in notes.query('notes', ('of', 'run'), 'id'))
+    notes.insert('notes', ('of', 'run'), ('id', str(len(told))), {})
+    return {'result': told}
+";
+
+#[test]
+fn storage_of_a_run_that_a_restart_ended_is_started_again_with_what_is_in_it() {
+    let Some(mut own) = OwnEngine::start(&[]) else { return };
+    storage_image(&own.engine(), "dynoxide");
+    let run = Run::new("notes");
+    run.place.write("waits/python/function.py", TAKES_NOTES);
+    let tables = "def allocate_nosql():\n    return {'notes': {'primary_key': 'of', 'secondary_key': 'id'}}\n\n\
+         def generate_input(data_dir, size, bucket, inputs, outputs, upload, write):\n    return {}\n";
+    run.place.write("waits/input.py", tables);
+    let (child, waiting) = run.spawn_until_second(&own, "60s");
+    own.stop();
+    drop(waiting);
+    own.resume();
+    let_go(run.gate.arrival());
+    ended(child).expect(3, &["storage `dynoxide` has ended with the engine: it is started again"]);
+    let invocations = run.place.invocations();
+    assert!(error_of(&invocations[1]).contains(WENT_AWAY), "{invocations:?}");
+    let told = |number: usize| invocations[number]["output"]["result"]["output"]["result"].clone();
+    assert_eq!((told(0), told(2)), (serde_json::json!([]), serde_json::json!(["0"])), "{invocations:?}");
+    assert_eq!(containers(&own.engine(), &run.name), [""; 0]);
+    assert_eq!(own.engine().list_containers(&["sebs-lite=1"], Scope::All).unwrap().len(), 0);
+}
+
 /// What the interpreter reads before its program: the server comes up once the gate lets it.
 const COMES_UP_AT_GATE: &str = "
 import os, socket, struct, sys
@@ -176,7 +219,7 @@ for line in open('/proc/net/route').read().splitlines()[1:]:
     fields = line.split()
     if fields[1] == '00000000':
         gateway = socket.inet_ntoa(struct.pack('<L', int(fields[2], 16)))
-with socket.create_connection((gateway, os.environ['GATE']), timeout=20) as gate:
+with socket.create_connection((gateway, os.environ['GATE']), timeout=120) as gate:
     gate.recv(1)
 ";
 

@@ -28,7 +28,7 @@ def gateway():
 
 def handler(event):
     if event.get('gate'):
-        with socket.create_connection((gateway(), event['gate']), timeout=20) as gate:
+        with socket.create_connection((gateway(), event['gate']), timeout=120) as gate:
             gate.recv(1)
     return {'result': 'first'}
 ";
@@ -90,7 +90,7 @@ impl Served {
         let name = unique("served");
         let place = Place::create(&name);
         let (package, mut local) = prepared(engine, &place, code, options);
-        let config = FunctionConfig { timeout: 20, ..FunctionConfig::from_package(&package) };
+        let config = FunctionConfig { timeout: 120, ..FunctionConfig::from_package(&package) };
         let function = local.get_function(&package, Some(&name), &config).unwrap();
         Served { place, name, package, config, local, function }
     }

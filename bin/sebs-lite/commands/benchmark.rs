@@ -164,6 +164,7 @@ pub(super) fn measure(
     };
     let (payload, input) = make_input(context, &engine, &benchmark, choices, resources)?;
     options.storage_env = resources.envs(&benchmark.name);
+    options.storage = resources.in_use();
     let prepared =
         prepare(&benchmark, &settings.choices, &engine, &cache, &context.cancel, &context.line.callback())?;
     let config = limits.over(FunctionConfig::from_package(&prepared.package));

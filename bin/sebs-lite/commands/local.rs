@@ -76,6 +76,7 @@ pub(crate) fn start(context: &Context, args: &Start) -> Result<Exit> {
     let options = LocalOptions {
         deployment_file: Some(file.path().to_path_buf()),
         storage_env: resources.envs(&benchmark.name),
+        storage: resources.in_use(),
         ..options
     };
     let plan = Plan {

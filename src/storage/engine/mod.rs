@@ -159,6 +159,15 @@ pub(crate) fn located(engine: &Engine, config: &StorageConfig, cancel: &Cancel) 
     stop::located(&engine.with_cancel(cancel), config, cancel)
 }
 
+/// Starts the container of a storage again that ended when its engine went away, and waits until it answers. One that runs,
+/// is gone, or is no container of this engine's is left as it is.
+///
+/// # Errors
+/// It cannot be started, does not answer, or has another address than `config` says. The cancel token was triggered.
+pub(crate) fn restore(engine: &Engine, config: &StorageConfig, cancel: &Cancel) -> Result<()> {
+    stop::restore(&engine.with_cancel(cancel), config, cancel)
+}
+
 fn launch(
     engine: &Engine,
     config: &StorageConfig,

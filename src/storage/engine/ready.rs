@@ -156,9 +156,9 @@ pub(super) fn check_answers(config: &StorageConfig, cancel: &Cancel) -> Result<(
 /// As [`check_answers`], of a storage whose container runs: its server may be about to answer, and is waited for.
 ///
 /// # Errors
-/// Nothing answers within ten seconds or some more.
-pub(super) fn wait_until_answers(config: &StorageConfig, cancel: &Cancel) -> Result<()> {
-    let deadline = Instant::now().after(Duration::from_secs(10));
+/// Nothing answers within `limit` or some seconds more.
+pub(super) fn wait_until_answers(config: &StorageConfig, limit: Duration, cancel: &Cancel) -> Result<()> {
+    let deadline = Instant::now().after(limit);
     loop {
         match check_answers(config, cancel) {
             Err(error) if error.is_disconnected() && Instant::now() < deadline => {

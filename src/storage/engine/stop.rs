@@ -10,6 +10,9 @@ use crate::cancel::Cancel;
 use crate::docker::{ContainerInspect, Engine, Owner};
 use crate::error::{Error, Result};
 
+/// How long a server may take to answer whose container runs.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
 /// As [`stop`](super::stop()) documents it.
 pub(super) fn stop(engine: &Engine, config: &StorageConfig, removes_volume: bool) -> Result<StorageEnd> {
     let Some(id) = config.instance_id.as_deref().filter(|_| !config.engine.is_external()) else {
@@ -106,7 +109,7 @@ pub(super) fn located(engine: &Engine, config: &StorageConfig, cancel: &Cancel) 
         }
         (Some(found), None) => {
             let config = config.at(&found);
-            ready::wait_until_answers(&config, cancel)?;
+            ready::wait_until_answers(&config, ANSWER_LIMIT, cancel)?;
             Ok(config)
         }
         (None, None) => {
@@ -116,10 +119,35 @@ pub(super) fn located(engine: &Engine, config: &StorageConfig, cancel: &Cancel) 
     }
 }
 
+/// As [`restore`](super::restore) documents it.
+pub(super) fn restore(engine: &Engine, config: &StorageConfig, cancel: &Cancel) -> Result<()> {
+    let Some(id) = &config.instance_id else { return Ok(()) };
+    let Some(found) = inspect(engine, id)?.filter(|found| !found.state.running) else { return Ok(()) };
+    log::warn!("storage `{}` has ended with the engine: it is started again", config.engine);
+    engine.start_container(&found.id)?;
+    let now = config.at(&engine.inspect_container(&found.id)?);
+    let address = |config: &StorageConfig| config.address.clone().unwrap_or_default();
+    if now.address != config.address {
+        return Err(Error::new(format!(
+            "storage `{}`, which was at {}, is at {} since the engine came back, which functions are not told: run the \
+             command again",
+            config.engine,
+            address(config),
+            address(&now)
+        )));
+    }
+    let limit = server_of(config).map_or(ANSWER_LIMIT, |server| server.ready_within);
+    ready::wait_until_answers(&now, limit, cancel)
+}
+
 /// How long a server may take to end in peace.
 pub(super) fn stop_limit(config: &StorageConfig) -> Duration {
-    let keys = Keys { access_key: String::new(), secret_key: String::new() };
-    Server::of(config, &keys).map_or(Duration::from_secs(10), |server| server.stops_within)
+    server_of(config).map_or(Duration::from_secs(10), |server| server.stops_within)
+}
+
+/// How its server is run, without keys; `None`: in no container.
+fn server_of(config: &StorageConfig) -> Option<Server> {
+    Server::of(config, &Keys { access_key: String::new(), secret_key: String::new() })
 }
 
 fn why_not_running(found: Option<&ContainerInspect>, config: &StorageConfig) -> Option<String> {
