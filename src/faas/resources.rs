@@ -173,6 +173,28 @@ impl SystemResources {
         self.started.clone()
     }
 
+    /// Turns to where the containers of the storage in use have it by now: one that was started again meanwhile may be at
+    /// another port of this host.
+    ///
+    /// # Errors
+    /// It does not run any more, or does not answer. The engine or the cache cannot be asked.
+    pub fn follow(&mut self) -> Result<()> {
+        let in_use = self.in_use.clone();
+        for (kind, known) in in_use.kinds().filter(|(_, known)| known.instance_id.is_some()) {
+            let found = storage::located(&self.engine, known, &self.cancel)?;
+            if found == *known {
+                continue;
+            }
+            *self.in_use.place(kind) = Some(found);
+            match kind {
+                StorageKind::Object if self.object.take().is_some() => self.get_storage(None).map(drop)?,
+                StorageKind::Nosql if self.nosql.take().is_some() => self.get_nosql_storage().map(drop)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Lets what was started live on, as its lifetime says.
     pub fn release(&mut self) {
         self.running.drain(..).for_each(|running| drop(running.keep()));

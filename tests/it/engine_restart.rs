@@ -169,6 +169,38 @@ fn a_run_whose_engine_does_not_come_back_ends_with_what_it_has_and_the_next_one_
 }
 
 #[test]
+fn outputs_are_validated_with_storage_that_came_back_at_another_port() {
+    let Some(mut own) = OwnEngine::start(&[]) else { return };
+    storage_image(&own.engine(), "seaweedfs");
+    let run = Run::new("objects");
+    run.place.write(
+        "waits/input.py",
+        "import os, tempfile\n\ndef buckets_count():\n    return (1, 1)\n\n\
+         def generate_input(data_dir, size, bucket, inputs, outputs, upload, write):\n    \
+         with tempfile.NamedTemporaryFile() as file:\n        file.write(b'data'); file.flush()\n        \
+         upload(0, 'key', file.name)\n    \
+         return {'bucket': bucket, 'input': inputs[0], 'gate': int(os.environ['GATE'])}\n\n\
+         def validate_output(data_dir, event, output, language, storage):\n    \
+         path = os.path.join(tempfile.mkdtemp(), 'x')\n    \
+         storage.download(event['bucket'], event['input'] + '/key', path)\n    \
+         return None if open(path, 'rb').read() == b'data' else 'other data'\n",
+    );
+    let mut command =
+        own.command(&run.place, &words(&run.benchmark, &run.name, &["--validate", "--repetitions", "2"]));
+    let child = command.env("GATE", run.gate.port().to_string()).spawn().unwrap();
+    let waiting = run.gate.arrival();
+    let id = own.engine().list_containers(&["sebs-lite.storage"], Scope::Running).unwrap()[0].id.clone();
+    let ports = own.engine().inspect_container(&id).unwrap().network_settings.ports;
+    let port: u16 = ports["9000/tcp"].as_ref().unwrap()[0].host_port.parse().unwrap();
+    own.stop();
+    drop(waiting);
+    let _taken = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    own.resume();
+    let_go(run.gate.arrival());
+    ended(child).expect(3, &["storage `seaweedfs` has ended with the engine", "1 right, 0 wrong"]);
+}
+
+#[test]
 fn storage_of_a_run_that_a_restart_ended_is_started_again_before_functions_are() {
     let Some(mut own) = OwnEngine::start(&[]) else { return };
     storage_image(&own.engine(), "dynoxide");

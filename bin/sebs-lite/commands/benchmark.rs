@@ -185,6 +185,7 @@ pub(super) fn measure(
         attributed?;
         download_metrics(&mut local, &function, &mut result, &mut store)?;
         if args.validate {
+            resources.follow().unwrap_or_else(|error| log::warn!("{error}"));
             let storage = &mut ResultStorage(resources);
             let language = prepared.package.runtime.language;
             let judged = validate(&mut result, &function, input, &payload, language, storage);
