@@ -10,20 +10,27 @@
 mod tests;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use crate::cancel::Cancel;
 use crate::clock;
 use crate::error::{Error, Result};
-use crate::files::{self, Access, Sharing};
+use crate::files::{self, Access, Claim, Sharing};
+use crate::units;
 
 /// The file by which a folder says that it is a cache, so that backups and our own builds pass it by
 /// (<https://bford.info/cachedir/>).
 pub(crate) const CACHE_TAG: &str = "CACHEDIR.TAG";
 
 const CACHE_TAG_CONTENT: &str = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache of sebs-lite. Nothing in it is precious.\n";
+
+/// How often a function is asked for that another command has, and how soon again.
+const CLAIM_ATTEMPTS: usize = 5;
+const CLAIM_PAUSE: Duration = Duration::from_millis(20);
 
 /// A cache folder; clones share it.
 #[derive(Clone, Debug)]
@@ -201,6 +208,47 @@ impl Cache {
         self.change(key.benchmark, |record| *entry(record, &key.path()) = function)
     }
 
+    /// Records a function that outlives its command, unless what is recorded of it is neither `before` nor nothing. `false`:
+    /// so it is, and stays.
+    ///
+    /// # Errors
+    /// The record cannot be read or written.
+    pub fn replace_function(
+        &self,
+        key: &FunctionKey<'_>,
+        before: Option<&Value>,
+        function: Value,
+    ) -> Result<bool> {
+        let mut is_replaced = false;
+        self.change(key.benchmark, |record| {
+            let known = entry(record, &key.path()[..3]).get(key.name);
+            is_replaced = known.is_none() || known == before;
+            if is_replaced {
+                *entry(record, &key.path()) = function;
+            }
+        })?;
+        Ok(is_replaced)
+    }
+
+    /// Keeps other commands from using or recording a function, until it is dropped; `None`: one does.
+    pub(crate) fn claim_function(&self, key: &FunctionKey<'_>) -> Result<Option<Claim>> {
+        let path = self.claim_file(key);
+        for _ in 1..CLAIM_ATTEMPTS {
+            if let Some(claim) = files::try_claim(&path)? {
+                return Ok(Some(claim));
+            }
+            // Whoever only looks whether somebody has it has it for a moment.
+            std::thread::sleep(CLAIM_PAUSE);
+        }
+        files::try_claim(&path)
+    }
+
+    /// Does a command use a function now, of those that outlive their command?
+    pub(crate) fn is_function_claimed(&self, key: &FunctionKey<'_>) -> bool {
+        let path = self.claim_file(key);
+        path.exists() && matches!(files::try_lock(&path, Sharing::Exclusive), Ok(None))
+    }
+
     /// Forgets a function; one that is not there is fine.
     ///
     /// # Errors
@@ -335,6 +383,12 @@ impl Cache {
         files::lock(&self.root.join(format!(".{name}.lock")), Sharing::Exclusive, &self.cancel)
     }
 
+    /// Of a name that need not be one of a file's.
+    fn claim_file(&self, key: &FunctionKey<'_>) -> PathBuf {
+        let digest = units::hexadecimal(&Sha256::digest(key.path().join("/")));
+        self.record_file(key.benchmark).with_file_name(format!(".function-{}.lock", &digest[..32]))
+    }
+
     fn resources_file(&self, platform: &str) -> PathBuf {
         self.root.join(format!("{platform}.json"))
     }
@@ -381,6 +435,13 @@ pub struct RecordedFunction {
     pub name: String,
     /// What is recorded of it.
     pub record: Value,
+}
+
+impl RecordedFunction {
+    /// Which one it is, of a platform.
+    pub fn key<'a>(&'a self, platform: &'a str) -> FunctionKey<'a> {
+        FunctionKey { benchmark: &self.benchmark, platform, language: &self.language, name: &self.name }
+    }
 }
 
 /// Which storage's data of a benchmark.

@@ -30,7 +30,15 @@ fn records_are_found_again_in_sebs_shape_beside_keys_of_others() {
         (1, "f", "python")
     );
     assert_eq!(cache.functions("aws").unwrap(), []);
-    cache.forget_function(&FUNCTION, &serde_json::json!({"name": "of another"})).unwrap();
+    let (known, other) = (recorded[0].record.clone(), serde_json::json!({"name": "of another"}));
+    for before in [None, Some(&other)] {
+        assert!(!cache.replace_function(&FUNCTION, before, other.clone()).unwrap());
+    }
+    assert!(cache.replace_function(&FUNCTION, Some(&known), other.clone()).unwrap());
+    assert_eq!(cache.function(&FUNCTION).unwrap(), Some(other.clone()));
+    cache.remove_function(&FUNCTION).unwrap();
+    assert!(cache.replace_function(&FUNCTION, Some(&other), known).unwrap());
+    cache.forget_function(&FUNCTION, &other).unwrap();
     assert_eq!(cache.functions("local").unwrap(), recorded);
     let record: Value = files::read_json(&path).unwrap();
     assert_eq!(record["aws"]["kept"], 1);
@@ -135,4 +143,20 @@ fn processes_that_write_at_once_lose_nothing() {
     });
     let record: Value = files::read_json(&root.join("110.dynamic-html/config.json")).unwrap();
     assert_eq!(record["local"]["python"]["functions"].as_object().unwrap().len(), 80);
+}
+
+#[test]
+fn a_function_is_claimed_by_one_at_a_time_whatever_it_is_called() {
+    let folder = TempFolder::create().unwrap();
+    let cache = Cache::open(folder.path(), &Cancel::new()).unwrap();
+    let odd = FunctionKey { name: "../f", ..FUNCTION };
+    let claim = cache.claim_function(&FUNCTION).unwrap().unwrap();
+    assert!(cache.is_function_claimed(&FUNCTION) && !cache.is_function_claimed(&odd));
+    assert!(cache.claim_function(&FUNCTION).unwrap().is_none());
+    let other = cache.claim_function(&odd).unwrap().unwrap();
+    drop(claim);
+    assert!(!cache.is_function_claimed(&FUNCTION) && cache.is_function_claimed(&odd));
+    assert!(cache.claim_function(&FUNCTION).unwrap().is_some());
+    drop(other);
+    assert_eq!(files::list(&cache.root().join(FUNCTION.benchmark)).unwrap(), [""; 0].map(PathBuf::from));
 }

@@ -64,7 +64,7 @@ pub trait System {
         config: &FunctionConfig,
     ) -> Result<Function>;
 
-    /// Says whether a function that was recorded earlier can still serve, and prepares it for that.
+    /// Says whether a function that was recorded earlier can still serve here, and prepares it for that; why not is logged.
     ///
     /// # Errors
     /// The platform could not be asked.
@@ -332,11 +332,7 @@ pub trait System {
             log::warn!("the record of function `{name}` in the cache cannot be understood: it is not used");
             return Ok(None);
         };
-        if self.cached_function(&mut function, package)? {
-            return Ok(Some(function));
-        }
-        log::info!("function `{name}` was kept, but is gone");
-        Ok(None)
+        Ok(self.cached_function(&mut function, package)?.then_some(function))
     }
 
     /// Removes all functions of that name that are recorded: what serves them, then their record. Gives how many there

@@ -19,6 +19,7 @@ use crate::http::{Client, Limits, Request};
 use crate::units::Bytes;
 
 use super::LocalOptions;
+use super::options::VARIABLES_LABEL;
 use super::whereabouts::{bridge_address, present_address, published_address};
 
 /// The port that a function server listens on inside its container.
@@ -281,6 +282,7 @@ impl Starter {
             env,
             user,
             exposed_ports,
+            labels: [(VARIABLES_LABEL.to_string(), self.options.variables_digest())].into(),
             host_config,
             ..ContainerSpec::default()
         };

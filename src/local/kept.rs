@@ -1,18 +1,109 @@
-//! A function that an earlier command kept: which of its instances can still serve, and where they are by now.
+//! A function that outlives its command: whose it is, which of its instances can still serve, and where they are by now.
 
 use std::net::SocketAddr;
+
+use serde_json::Value;
 
 use crate::docker::ContainerInspect;
 use crate::error::Result;
 use crate::faas::{CodePackage, Function, Instance};
+use crate::files::Claim;
 
-use super::whereabouts::present_address;
+use super::whereabouts::{present_address, published_address};
 use super::{Local, config, renew_triggers, short};
 
+/// Who has a function that outlives commands.
+#[derive(Debug)]
+pub(super) enum RecordClaim {
+    /// This platform: no other command uses its instances or records it.
+    Ours {
+        /// Held for its lock alone.
+        _claim: Claim,
+        /// What is recorded of it.
+        record: Option<Value>,
+        /// Its instances that were started with other options, and go as soon as there is one with these.
+        outdated: Vec<Outdated>,
+    },
+    /// Another command.
+    Others,
+}
+
+/// An instance that serves, but not as it is wanted.
+#[derive(Debug)]
+pub(super) struct Outdated {
+    id: String,
+    /// Where on 127.0.0.1 it is published.
+    port: Option<u16>,
+}
+
 impl Local {
+    /// Has a function for this platform alone, of those that outlive commands. `false`: another command has it, or had it
+    /// when it was asked for first.
+    pub(super) fn claim(&mut self, function: &Function) -> Result<bool> {
+        if let Some(known) = self.claims.get(&function.name) {
+            return Ok(matches!(known, RecordClaim::Ours { .. }));
+        }
+        let claimed = match self.cache.claim_function(&self.key(function))? {
+            Some(claim) => RecordClaim::Ours { _claim: claim, record: None, outdated: Vec::new() },
+            None => RecordClaim::Others,
+        };
+        let is_ours = matches!(claimed, RecordClaim::Ours { .. });
+        self.claims.insert(function.name.clone(), claimed);
+        Ok(is_ours)
+    }
+
+    /// Has another command the function that is kept by that name?
+    pub(super) fn is_anothers(&self, name: &str) -> bool {
+        matches!(self.claims.get(name), Some(RecordClaim::Others))
+    }
+
+    /// Records a function that this platform has claimed. `false`: another command has recorded one meanwhile, of which a
+    /// warning tells.
+    pub(super) fn record(&mut self, function: &Function) -> Result<bool> {
+        let key = self.key(function);
+        let before = match self.claims.get(key.name) {
+            Some(RecordClaim::Ours { record, .. }) => record.clone(),
+            Some(RecordClaim::Others) | None => None,
+        };
+        let now = serde_json::to_value(function).expect("a function is made of text and numbers");
+        if !self.cache.replace_function(&key, before.as_ref(), now.clone())? {
+            log::warn!(
+                "another command has kept a function `{}` meanwhile: this one's is removed",
+                function.name
+            );
+            self.kept.remove(&function.name);
+            self.claims.insert(function.name.clone(), RecordClaim::Others);
+            return Ok(false);
+        }
+        if let Some(RecordClaim::Ours { record, .. }) = self.claims.get_mut(&function.name) {
+            *record = Some(now);
+        }
+        config::renew_ports(&mut self.config.resources, &self.cache, function, before)?;
+        self.kept.insert(function.name.clone());
+        Ok(true)
+    }
+
     /// As [`System::cached_function`](crate::faas::System::cached_function).
     pub(super) fn take_over(&mut self, function: &mut Function, package: &CodePackage) -> Result<bool> {
-        let (mut living, recorded) = (Vec::new(), function.clone());
+        let name = function.name.clone();
+        if !self.claim(function)? {
+            log::warn!(
+                "kept function `{name}` is used by another command: this one starts instances of its own, and removes them"
+            );
+            return Ok(false);
+        }
+        let own = self.pool.records(&name);
+        if self.kept.contains(&name) && !own.is_empty() {
+            function.instances = own;
+            return Ok(true);
+        }
+        // Only now nobody else changes it.
+        let record = self.cache.function(&self.key(function))?;
+        let Some(known) = record.clone().and_then(|known| Function::deserialize_record(known).ok()) else {
+            return Ok(self.give_up(function));
+        };
+        *function = known;
+        let (mut living, mut outdated, recorded) = (Vec::new(), Vec::new(), function.clone());
         for record in std::mem::take(&mut function.instances) {
             let id = record.instance_id.as_str();
             let inspected = match self.engine().inspect_container(id) {
@@ -30,6 +121,9 @@ impl Local {
             } else if state.running && !self.is_as_wanted(&inspected, function, package) {
                 log::info!("function `{name}` is there with other options: starting it anew");
                 self.kept.insert(name.clone());
+                let port = published_address(&inspected).map(|address| address.port());
+                outdated.push(Outdated { id: id.to_string(), port });
+                continue;
             } else if !state.running || state.paused {
                 log::info!("an instance of `{name}` is {}: removing it", state.status);
             } else if let Some(address) = address
@@ -40,12 +134,22 @@ impl Local {
             }
             self.remove_unknown(&function.name, id)?;
         }
-        if living.is_empty() {
+        if living.is_empty() && outdated.is_empty() {
             self.cache.remove_function(&self.key(function))?;
             config::release_ports(&mut self.config.resources, &self.cache, &recorded)?;
+            return Ok(self.give_up(function));
+        }
+        let is_served = !living.is_empty();
+        if is_served {
+            outdated.drain(..).try_for_each(|old| self.remove_unknown(&name, &old.id))?;
+        }
+        if let Some(RecordClaim::Ours { record: known, outdated: going, .. }) = self.claims.get_mut(&name) {
+            (*known, *going) = (record, outdated);
+        }
+        if !is_served {
             return Ok(false);
         }
-        self.kept.insert(function.name.clone());
+        self.kept.insert(name.clone());
         let deployed = self.deployment(&function.name, package, &function.config);
         for (record, inspected) in living {
             let live = self.pool.adopt(&function.name, record, &deployed, &inspected)?;
@@ -59,6 +163,39 @@ impl Local {
             self.record(function)?;
         }
         Ok(true)
+    }
+
+    /// Lets others have a function of which nothing is left.
+    fn give_up(&mut self, function: &Function) -> bool {
+        log::info!("function `{}` was kept, but is gone", function.name);
+        self.claims.remove(&function.name);
+        false
+    }
+
+    /// Removes the instances of a function that has to be started anew whose port the next one is to have. The others
+    /// stay until that one serves.
+    pub(super) fn make_room(&mut self, name: &str) -> Result<()> {
+        let Some(port) = self.options().host_port else { return Ok(()) };
+        let Some(RecordClaim::Ours { outdated, .. }) = self.claims.get_mut(name) else { return Ok(()) };
+        let going: Vec<Outdated> = outdated.extract_if(.., |old| old.port == Some(port)).collect();
+        going.iter().try_for_each(|old| self.remove_unknown(name, &old.id))
+    }
+
+    /// Has a function that was started anew recorded, and then removes the instances that it takes the place of.
+    pub(super) fn supersede(&mut self, function: &Function) -> Result<()> {
+        if !self.kept.contains(&function.name) || !self.record(function)? {
+            return Ok(());
+        }
+        self.release(function);
+        let Some(RecordClaim::Ours { outdated, .. }) = self.claims.get_mut(&function.name) else {
+            return Ok(());
+        };
+        for old in std::mem::take(outdated) {
+            if let Err(error) = self.remove_unknown(&function.name, &old.id) {
+                log::warn!("failed to remove instance {}: {error}", short(&old.id));
+            }
+        }
+        Ok(())
     }
 
     /// The record of an instance whose container runs, with where it is by now; `None`: it does not answer where it has

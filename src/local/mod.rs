@@ -28,7 +28,7 @@ mod update;
 mod watch;
 mod whereabouts;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
@@ -45,6 +45,7 @@ use crate::faas::{
 use crate::probe::Recording;
 
 use container::Starter;
+use kept::RecordClaim;
 use pool::{Deployed, Pool};
 use removal::remove_left_behind;
 use watch::Watch;
@@ -74,6 +75,8 @@ pub struct Local {
     config: Config,
     /// Names of the functions that an earlier command kept.
     kept: HashSet<String>,
+    /// Who has the functions that outlive commands, as far as it was asked, by name.
+    claims: HashMap<String, RecordClaim>,
     /// None once the platform is at its end.
     watches: Vec<Watch>,
 }
@@ -115,25 +118,25 @@ impl Local {
         if let Some(limit) = idle_timeout {
             watches.push(Watch::start(&pool, "idle instances", move |pool| idle::watch(pool, limit))?);
         }
-        Ok(Local { pool, cache, config, kept: HashSet::new(), watches })
+        Ok(Local { pool, cache, config, kept: HashSet::new(), claims: HashMap::new(), watches })
     }
 
     /// Lets a function outlive the command: it is recorded in the cache, and its instances are not removed. One that has
-    /// none is no use to a later command: see [`Local::ensure_instances`].
+    /// none is no use to a later command: see [`Local::ensure_instances`]. `false`: another command has kept one of that
+    /// name, or uses it, so that this one's instances are removed; a warning tells of that.
     ///
     /// # Errors
     /// The record could not be written; the instances are then removed as if the function had not been kept.
-    pub fn keep(&mut self, function: &Function) -> Result<()> {
-        if !self.kept.contains(&function.name) && self.cache.function(&self.key(function))?.is_some() {
-            log::warn!(
-                "another command has kept a function `{}` meanwhile: this one's is removed",
-                function.name
-            );
-            return Ok(());
+    pub fn keep(&mut self, function: &Function) -> Result<bool> {
+        if !self.claim(function)? {
+            log::warn!("another command uses a kept function `{}`: this one's is removed", function.name);
+            return Ok(false);
         }
-        self.record(function)?;
-        self.release(function);
-        Ok(())
+        let is_kept = self.record(function)?;
+        if is_kept {
+            self.release(function);
+        }
+        Ok(is_kept)
     }
 
     /// Lets the idle instances of a function outlive this value, which is not answerable for them any more.
@@ -216,6 +219,7 @@ impl Local {
     fn deployment(&self, name: &str, package: &CodePackage, config: &FunctionConfig) -> Deployed {
         let lifetime = match &self.options().deployment_file {
             Some(file) => Lifetime::Kept { file: file.clone() },
+            None if self.is_anothers(name) => Lifetime::Run,
             None if self.options().keep || self.kept.contains(name) => {
                 Lifetime::Kept { file: self.cache.record_file(&package.benchmark) }
             }
@@ -231,19 +235,9 @@ impl Local {
         }
         function.instances = self.pool.records(&function.name);
         renew_triggers(function);
-        if self.kept.contains(&function.name) {
-            self.record(function)?;
+        if self.kept.contains(&function.name) && self.record(function)? {
             self.release(function);
         }
-        Ok(())
-    }
-
-    fn record(&mut self, function: &Function) -> Result<()> {
-        let record = serde_json::to_value(function).expect("a function is made of text and numbers");
-        let before = self.cache.function(&self.key(function))?;
-        self.cache.put_function(&self.key(function), record)?;
-        config::renew_ports(&mut self.config.resources, &self.cache, function, before)?;
-        self.kept.insert(function.name.clone());
         Ok(())
     }
 
@@ -310,10 +304,11 @@ impl System for Local {
         config: &FunctionConfig,
     ) -> Result<Function> {
         let deployed = self.deployment(name, package, config);
+        self.make_room(name)?;
         let live = self.pool.start(name, &deployed)?;
         self.pool.deploy(name, deployed);
         self.pool.add_idle(live);
-        Ok(Function {
+        let function = Function {
             name: name.to_string(),
             benchmark: package.benchmark.clone(),
             code_package_hash: package.hash.clone(),
@@ -321,7 +316,9 @@ impl System for Local {
             instances: self.pool.records(name),
             triggers: Vec::new(),
             updated_code: false,
-        })
+        };
+        self.supersede(&function)?;
+        Ok(function)
     }
 
     fn cached_function(&mut self, function: &mut Function, package: &CodePackage) -> Result<bool> {
@@ -399,7 +396,9 @@ impl System for Local {
                 self.pool.save_log(&live.function, live.id());
             }
         }
-        self.pool.retire_many(ours)
+        let retired = self.pool.retire_many(ours);
+        self.claims.clear();
+        retired
     }
 }
 

@@ -4,16 +4,18 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
+
 use crate::docker::ContainerInspect;
 use crate::storage::StorageFile;
-use crate::units::Bytes;
+use crate::units::{self, Bytes};
 
 use super::container::{self, AddressMode};
 use super::meter::MeterOptions;
 use super::whereabouts::published_address;
 
-/// How the names of variables begin that tell functions of storage.
-const STORAGE_PREFIXES: [&str; 3] = ["MINIO_", "NOSQL_STORAGE_", "SEBS_LITE_S3_"];
+/// The label of an instance that tells its variables apart from others; see [`LocalOptions::variables_digest`].
+pub(super) const VARIABLES_LABEL: &str = "sebs-lite.variables";
 
 /// How functions are run.
 #[derive(Clone)]
@@ -122,8 +124,7 @@ impl LocalOptions {
         let published = published_address(container).map(|address| address.port());
         self.privileged == container.host_config.privileged
             && self.network.as_deref() == container.own_network()
-            && self.variables().all(|(name, value)| has(name, value))
-            && self.tells_of_no_other_storage(container)
+            && container.config.labels.get(VARIABLES_LABEL) == Some(&self.variables_digest())
             && has(container::MAX_PAYLOAD, &payload)
             && match self.address {
                 AddressMode::Auto => true,
@@ -133,13 +134,18 @@ impl LocalOptions {
             && self.host_port.is_none_or(|port| published == Some(port))
     }
 
-    /// Is all that a container was told of storage what these options tell?
-    fn tells_of_no_other_storage(&self, container: &ContainerInspect) -> bool {
-        let mut told = container.config.env.iter().filter_map(|variable| variable.split_once('='));
-        told.all(|(name, value)| {
-            !STORAGE_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-                || self.variables().any(|known| known == (name, value))
-        })
+    /// What all variables of the function come to, names and values, without telling any; 64 hexadecimal digits.
+    pub(super) fn variables_digest(&self) -> String {
+        let mut variables: Vec<(&str, &str)> = self.variables().collect();
+        // Of two that have one name, it counts which is the later one.
+        variables.sort_by_key(|(name, _)| *name);
+        let mut hash = Sha256::new();
+        for text in variables.into_iter().flat_map(|(name, value)| [name, value]) {
+            // No variable has a zero in it.
+            hash.update(text);
+            hash.update([0]);
+        }
+        units::hexadecimal(&hash.finalize())
     }
 }
 
@@ -168,18 +174,38 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_knows_of_other_storage_does_not_hold() {
-        let options = LocalOptions {
-            storage_env: vec![variable("MINIO_ADDRESS", "172.17.0.2:9000")],
+    fn a_container_holds_for_the_very_variables_it_was_started_with() {
+        let options = |env: &[(String, String)], address: Option<&str>| LocalOptions {
+            env: env.to_vec(),
+            storage_env: address.map(|address| variable("MINIO_ADDRESS", address)).into_iter().collect(),
             ..LocalOptions::default()
         };
-        let container = |address: &str| {
+        let container = |options: &LocalOptions| {
             let mut container = ContainerInspect::default();
-            container.config.env = vec!["PATH=/bin".into(), format!("MINIO_ADDRESS={address}")];
+            container.config.env = vec![format!("{}={}", container::MAX_PAYLOAD, options.max_payload.0)];
+            container.config.labels.insert(VARIABLES_LABEL.to_string(), options.variables_digest());
             container
         };
-        assert!(options.tells_of_no_other_storage(&container("172.17.0.2:9000")));
-        assert!(!options.tells_of_no_other_storage(&container("172.17.0.3:9000")));
-        assert!(!LocalOptions::default().tells_of_no_other_storage(&container("172.17.0.2:9000")));
+        let (a, b) = (variable("A", "1"), variable("B", "2"));
+        let all = [
+            options(&[], None),
+            options(&[], Some("172.17.0.2:9000")),
+            options(&[], Some("172.17.0.3:9000")),
+            options(std::slice::from_ref(&a), None),
+            options(&[variable("A", "2")], None),
+            options(&[variable("A1", "")], None),
+            options(&[a.clone(), b.clone()], None),
+            options(&[a.clone(), b.clone()], Some("172.17.0.2:9000")),
+        ];
+        for (wanted, one) in all.iter().enumerate() {
+            for (had, other) in all.iter().enumerate() {
+                assert_eq!(one.hold_for(&container(other)), wanted == had, "{wanted} {had}");
+            }
+        }
+        assert!(options(&[b, a], None).hold_for(&container(&all[6])));
+        // An earlier version of this program has told nothing of them.
+        let mut unlabelled = container(&all[0]);
+        unlabelled.config.labels.clear();
+        assert!(!all[0].hold_for(&unlabelled));
     }
 }

@@ -19,6 +19,20 @@ impl Local {
         let is_own = |id: &str| own.iter().any(|record| record.instance_id == id);
         let ids = function.instances.iter().map(|instance| instance.instance_id.as_str());
         let others: Vec<&str> = ids.filter(|id| !is_own(id)).collect();
+        let was_claimed = self.claims.contains_key(&function.name);
+        if !others.is_empty() && !self.claim(function)? {
+            let text = format!("function `{}` is used by a command that runs", function.name);
+            return Err(Error::with_kind(Kind::Conflict, text));
+        }
+        let removed = self.remove_instances(function, &others);
+        if removed.is_ok() || !was_claimed {
+            self.claims.remove(&function.name);
+        }
+        removed
+    }
+
+    /// Removes those of its own, and those that an earlier command kept.
+    fn remove_instances(&mut self, function: &Function, others: &[&str]) -> Result<()> {
         others.iter().try_for_each(|id| check_idle(self.engine(), id))?;
         self.pool.retire_many(self.pool.take_out(|live| live.function == function.name))?;
         others.iter().try_for_each(|id| self.remove_unknown(&function.name, id))?;

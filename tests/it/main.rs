@@ -22,6 +22,7 @@ mod heap;
 mod input;
 mod invoke;
 mod ipv6;
+mod kept;
 mod lifecycle;
 mod logged;
 mod measure;

@@ -195,8 +195,9 @@ pub(super) fn measure(
         if local.is_kept(&function) {
             // Of a run of cold starts none is left.
             local.ensure_instances(&mut function, 1)?;
-            keep(&mut local, &function)?;
-            warn_of_lost_storage(resources, args);
+            if keep(&mut local, &function)? {
+                warn_of_lost_storage(resources, args);
+            }
         }
         Ok(function)
     });
@@ -381,8 +382,11 @@ fn validate(
     input.map_or(Ok(()), InputProcess::stop)
 }
 
-fn keep(local: &mut Local, function: &Function) -> Result<()> {
-    local.keep(function)?;
+/// `false`: another command has kept one of that name.
+fn keep(local: &mut Local, function: &Function) -> Result<bool> {
+    if !local.keep(function)? {
+        return Ok(false);
+    }
     for instance in &function.instances {
         log::info!(
             "function `{0}` is kept at http://{1} (`sebs-lite resources cleanup {0}` removes it)",
@@ -390,7 +394,7 @@ fn keep(local: &mut Local, function: &Function) -> Result<()> {
             instance.url
         );
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Prints what was measured, be it all or the part before a failure.

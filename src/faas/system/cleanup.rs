@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::cache::{FunctionKey, RecordedFunction};
+use crate::cache::RecordedFunction;
 use crate::error::Result;
 
 use super::System;
@@ -55,11 +55,5 @@ pub(super) fn delete(system: &mut (impl System + ?Sized), recorded: &RecordedFun
         Ok(function) => system.delete_instances(&function)?,
         Err(error) => log::warn!("the record of function `{}` cannot be understood: {error}", recorded.name),
     }
-    let key = FunctionKey {
-        benchmark: &recorded.benchmark,
-        platform: system.name(),
-        language: &recorded.language,
-        name: &recorded.name,
-    };
-    system.cache().forget_function(&key, &recorded.record)
+    system.cache().forget_function(&recorded.key(system.name()), &recorded.record)
 }

@@ -25,11 +25,16 @@ pub(super) fn all(engine: &Engine, cache: &Cache) -> Result<Vec<FoundResource>> 
     let packages = StoredPackage::list(cache)?;
     let own: Vec<ContainerSummary> = engine.list_containers(&[OURS], Scope::All)?;
     let mut items = Vec::new();
+    let is_claimed = |recorded: &RecordedFunction| cache.is_function_claimed(&recorded.key(PLATFORM.name));
+    let functions = cache.functions(PLATFORM.name)?.into_iter();
+    let functions: Vec<_> = functions.map(|recorded| (is_claimed(&recorded), recorded)).collect();
+    let claimed = functions.iter().filter(|(is_claimed, _)| *is_claimed);
+    let claimed: Vec<String> = claimed.flat_map(|(_, recorded)| instance_ids(recorded)).collect();
     for container in &own {
-        items.push(look_at_container(container, &packages)?);
+        items.push(look_at_container(container, &packages, &claimed)?);
     }
-    for recorded in cache.functions(PLATFORM.name)? {
-        items.push(look_at_function(recorded, &own, &items));
+    for (is_claimed, recorded) in functions {
+        items.push(look_at_function(recorded, is_claimed, &own, &items));
     }
     for volume in engine.list_volumes(&[OURS])? {
         let (standing, reason) = judged(&volume.labels, &volume.name)?;
@@ -91,12 +96,17 @@ pub(super) fn judged(labels: &BTreeMap<String, String>, name: &str) -> Result<(S
     Ok(judge(labels, &|owner| current.liveness_of(owner), &|file| look_into(file, name)))
 }
 
-fn look_at_container(container: &ContainerSummary, packages: &[StoredPackage]) -> Result<FoundResource> {
+/// `claimed`: the instances of kept functions that commands have claimed.
+fn look_at_container(
+    container: &ContainerSummary,
+    packages: &[StoredPackage],
+    claimed: &[String],
+) -> Result<FoundResource> {
     let (mut standing, mut reason) = judged(&container.labels, &container.id)?;
     let is_held = |package: &&StoredPackage| package.is_held && mounts(container, &package.location);
     // A later command uses none but those that were kept.
     let may_be_used = matches!(standing, Standing::Kept | Standing::Orphan);
-    if may_be_used && packages.iter().any(|package| is_held(&package)) {
+    if may_be_used && (claimed.contains(&container.id) || packages.iter().any(|package| is_held(&package))) {
         (standing, reason) = (Standing::InUse, "a command that runs uses it".to_string());
     }
     let name = name_of(container).to_string();
@@ -110,19 +120,19 @@ fn look_at_container(container: &ContainerSummary, packages: &[StoredPackage]) -
 
 fn look_at_function(
     recorded: RecordedFunction,
+    is_claimed: bool,
     containers: &[ContainerSummary],
     looked_at: &[FoundResource],
 ) -> FoundResource {
-    let ids: Vec<String> = match Function::deserialize_record(recorded.record.clone()) {
-        Ok(function) => function.instances.into_iter().map(|instance| instance.instance_id).collect(),
-        Err(_) => Vec::new(),
-    };
+    let ids = instance_ids(&recorded);
     let there: Vec<&ContainerSummary> =
         containers.iter().filter(|container| ids.contains(&container.id)).collect();
-    let is_in_use = looked_at.iter().any(|item| item.standing == Standing::InUse && ids.contains(&item.id));
+    let is_used = |item: &FoundResource| item.standing == Standing::InUse && ids.contains(&item.id);
     let (standing, reason) = match there.first() {
+        _ if is_claimed || looked_at.iter().any(is_used) => {
+            (Standing::InUse, "a command that runs uses it".to_string())
+        }
         None => (Standing::Leftover, "what the cache records of it is gone from the engine".to_string()),
-        Some(_) if is_in_use => (Standing::InUse, "a command that runs uses it".to_string()),
         Some(first) => (Standing::Kept, format!("container `{}` serves it", name_of(first))),
     };
     FoundResource {
@@ -132,6 +142,14 @@ fn look_at_function(
         containers: there.iter().map(|container| container.id.clone()).collect(),
         record: Some(recorded.clone()),
         ..found(ResourceKind::Function, recorded.name.clone(), recorded.name, standing, reason)
+    }
+}
+
+/// The ids of a function's instances, as far as its record is understood.
+fn instance_ids(recorded: &RecordedFunction) -> Vec<String> {
+    match Function::deserialize_record(recorded.record.clone()) {
+        Ok(function) => function.instances.into_iter().map(|instance| instance.instance_id).collect(),
+        Err(_) => Vec::new(),
     }
 }
 
