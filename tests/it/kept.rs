@@ -70,6 +70,15 @@ fn a_command_leaves_a_kept_function_alone_that_another_one_uses() {
     assert!(!ended.stderr.contains("another command"), "{}", ended.stderr);
     assert_eq!(containers(&engine, &name), kept);
     assert_eq!(standings(&engine, &place, &name), [Standing::Kept; 4]);
+    // A command that is killed has it no more.
+    let mut killed = place.spawn(&words(&benchmark, &name, &[&limit[..], &["--input", &input]].concat()));
+    let waiting = gate.arrival();
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    drop(waiting);
+    let ended = run(&[]).expect(0, &["using it as it is"]);
+    assert!(!ended.stderr.contains("another command"), "{}", ended.stderr);
+    assert_eq!(containers(&engine, &name), kept);
     removes(&place, &engine, &name);
 }
 
