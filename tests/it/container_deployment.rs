@@ -22,6 +22,7 @@ use sha2::{Digest, Sha256};
 use crate::deployment::{invoke, start};
 use crate::program::{Ended, Place, function, read_json, words};
 use crate::registry::{Access, Registry};
+use crate::served::{Gate, WAITS_AT_GATE, let_go};
 use crate::support::{self, containers};
 
 /// Tells how it stands in its container, and tries to change itself.
@@ -180,6 +181,30 @@ fn a_kept_function_is_used_again_if_it_runs_the_image_that_is_asked_for() {
     let left = containers(&engine, &name);
     assert_eq!(left.len(), 1);
     engine.remove_container(&left[0]).unwrap();
+}
+
+#[test]
+fn a_kept_function_that_mounts_nothing_is_in_use_by_the_command_that_has_it() {
+    let Some(engine) = support::engine() else { return };
+    let (place, name) = (Place::create("baked-used"), support::unique("baked-used"));
+    let _images = Images::new(&engine, &name);
+    let benchmark = function(&place, &name, WAITS_AT_GATE);
+    let baked = ["--system-variant", "container", "--timeout", "100"];
+    let run = |more: &[&str]| place.run(&words(&benchmark, &name, &[&baked[..], more].concat()));
+    run(&["--keep"]).expect(0, &["is kept at"]);
+    let kept = containers(&engine, &name);
+    let gate = Gate::open();
+    let input = place.write("event.json", &gate.event()).display().to_string();
+    let first = place.spawn(&words(&benchmark, &name, &[&baked[..], &["--input", &input]].concat()));
+    let waiting = gate.arrival();
+    place.run(&["resources", "cleanup", &name]).expect(2, &["a command that runs uses it"]);
+    place.run(&["resources", "cleanup", &kept[0]]).expect(2, &["a command that runs uses it"]);
+    run(&["--cold"]).expect(0, &["is used by another command", "cold"]);
+    assert_eq!(containers(&engine, &name), kept);
+    let_go(waiting);
+    Ended::from(first.wait_with_output().unwrap()).expect(0, &["using it as it is", "warm"]);
+    place.run(&["resources", "cleanup", &name]).expect(0, &["removed"]);
+    assert_eq!(containers(&engine, &name), [""; 0]);
 }
 
 #[test]
