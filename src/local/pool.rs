@@ -62,7 +62,7 @@ pub(super) struct Deployed {
     pub(super) package: CodePackage,
     pub(super) config: FunctionConfig,
     pub(super) lifetime: Lifetime,
-    /// One more with each deployment: an instance of an earlier one serves no new invocation.
+    /// One more with each deployment, and each change of limits: an instance of an earlier one serves no new invocation.
     pub(super) revision: u64,
 }
 
@@ -221,6 +221,9 @@ impl Pool {
     /// Takes an instance back, and removes it where its function's deployment is another by now.
     pub(super) fn give_back(&self, mut live: LiveInstance) {
         let mut state = self.lock();
+        if let Some(busy) = state.busy.iter().find(|busy| busy.serial == live.serial) {
+            live.revision = busy.revision;
+        }
         let is_current = !state.is_closed
             && state.functions.get(&live.function).is_some_and(|now| now.revision == live.revision);
         if is_current {
@@ -249,37 +252,56 @@ impl Pool {
 
     /// Takes the idle instances that fit; they are the caller's to give back or to remove.
     pub(super) fn take_out(&self, fits: impl Fn(&LiveInstance) -> bool) -> Vec<LiveInstance> {
-        let mut state = self.lock();
-        let (taken, rest): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut state.idle).into_iter().partition(|live| fits(live));
-        state.idle = rest;
-        taken.iter().for_each(|live| state.lend(live));
-        taken
+        self.lock().take_out(fits)
     }
 
-    /// Deploys a function anew with instances that run it so, and takes the idle ones that do not.
+    /// Takes all idle instances of a function, as [`Pool::take_out`] does, and tells the ids of those that were busy.
+    pub(super) fn take_all(&self, function: &str) -> (Vec<LiveInstance>, Vec<String>) {
+        let mut state = self.lock();
+        let busy = state.busy.iter().filter(|busy| busy.function == function);
+        let busy = busy.map(|busy| busy.record.instance_id.clone()).collect();
+        (state.take_out(|live| live.function == function), busy)
+    }
+
+    /// Deploys a function anew with instances that run it so, whether they were started for that or stay, those of the
+    /// ids in `staying`. Takes the idle ones that do not; a busy one that does not serves nothing more.
     pub(super) fn swap(
         &self,
         function: &str,
         deployed: Deployed,
         started: Vec<LiveInstance>,
+        staying: &[String],
     ) -> Vec<LiveInstance> {
         let revision = deployed.revision;
-        {
-            let mut state = self.lock();
-            state.functions.insert(function.to_string(), Arc::new(deployed));
-            state.idle.extend(started);
-            state.note_most(function);
+        let mut state = self.lock();
+        state.functions.insert(function.to_string(), Arc::new(deployed));
+        for busy in &mut state.busy {
+            if staying.contains(&busy.record.instance_id) {
+                busy.revision = revision;
+            }
         }
+        for live in &mut state.idle {
+            if staying.contains(&live.record.instance_id) {
+                live.revision = revision;
+            }
+        }
+        state.idle.extend(started);
+        state.note_most(function);
         self.changed.notify_all();
-        self.take_out(|live| live.function == function && live.revision < revision)
+        state.take_out(|live| live.function == function && live.revision < revision)
     }
 
-    /// The ids of a function's busy instances.
-    pub(super) fn busy_ids(&self, function: &str) -> Vec<String> {
-        let state = self.lock();
-        let busy = state.busy.iter().filter(|busy| busy.function == function);
-        busy.map(|busy| busy.record.instance_id.clone()).collect()
+    /// Waits until no instance of a function is being started for an invocation.
+    ///
+    /// # Errors
+    /// The job was given up.
+    pub(super) fn wait_until_started(&self, function: &str) -> Result<()> {
+        let mut state = self.lock();
+        while state.starting.get(function).is_some_and(|count| *count > 0) {
+            self.starter.cancel.check()?;
+            state = self.wait(state, LOOK_EVERY);
+        }
+        Ok(())
     }
 
     /// Waits until no instance of a function is busy that belongs to a deployment before `revision`.
@@ -393,6 +415,14 @@ impl State {
         let fitting = self.idle.iter().enumerate().filter(|(_, live)| fits(live));
         let (place, _) = fitting.max_by_key(|(_, live)| live.idle_since)?;
         Some(self.idle.swap_remove(place))
+    }
+
+    fn take_out(&mut self, fits: impl Fn(&LiveInstance) -> bool) -> Vec<LiveInstance> {
+        let (taken, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.idle).into_iter().partition(|live| fits(live));
+        self.idle = rest;
+        taken.iter().for_each(|live| self.lend(live));
+        taken
     }
 
     fn lend(&mut self, live: &LiveInstance) {

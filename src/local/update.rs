@@ -6,6 +6,7 @@ use crate::faas::{CodePackage, Function, FunctionConfig};
 use crate::units::Bytes;
 
 use super::Local;
+use super::instance::LiveInstance;
 use super::pool::Deployed;
 
 impl Local {
@@ -42,7 +43,7 @@ impl Local {
             let count = self.pool.records(&name).len().max(1);
             self.pool.start_many(&name, &deployed, count).map(|mut started| {
                 started.iter_mut().for_each(|live| live.is_enforced = is_enforced);
-                self.pool.swap(&name, deployed, started)
+                self.pool.swap(&name, deployed, started, &[])
             })
         };
         let retired = match retired {
@@ -61,11 +62,12 @@ impl Local {
     }
 
     fn replace_at_port(&self, name: &str, deployed: Deployed, is_enforced: bool) -> Result<()> {
+        self.pool.wait_until_started(name)?;
         self.pool.wait_until_drained(name, deployed.revision)?;
         self.pool.retire_many(self.pool.take_out(|live| live.function == name))?;
         let mut live = self.pool.start(name, &deployed)?;
         live.is_enforced = is_enforced;
-        self.pool.swap(name, deployed, vec![live]);
+        self.pool.swap(name, deployed, vec![live], &[]);
         Ok(())
     }
 
@@ -76,48 +78,95 @@ impl Local {
         package: &CodePackage,
         config: &FunctionConfig,
     ) -> Result<()> {
-        let in_place = limits_between(&function.config, config);
-        let Some(limits) = in_place.filter(|limits| self.change_limits(function, limits, config)) else {
-            self.engine().cancel().check()?;
+        let Some(limits) = limits_between(&function.config, config) else {
             return self.replace_instances(function, package, config);
         };
-        log::info!("function `{}` goes on with other limits: {limits:?}", function.name);
         let revision = self.pool.deployed(&function.name).map_or(0, |old| old.revision);
         let deployed = Deployed { revision, ..self.deployment(&function.name, package, config) };
-        self.pool.deploy(&function.name, deployed);
+        if limits == ContainerLimits::default() {
+            self.pool.deploy(&function.name, deployed);
+        } else if !self.change_limits(function, &limits, deployed)? {
+            self.engine().cancel().check()?;
+            return self.replace_instances(function, package, config);
+        }
+        log::info!("function `{}` goes on with other limits: {limits:?}", function.name);
         function.config = config.clone();
+        self.renew(function)?;
         if self.kept.contains(&function.name) {
             self.record(function)?;
         }
         Ok(())
     }
 
-    /// Gives all instances of a function other limits, those included that serve an invocation. `false`: one of them could
-    /// not be given them.
-    fn change_limits(&self, function: &Function, limits: &ContainerLimits, config: &FunctionConfig) -> bool {
-        if *limits == ContainerLimits::default() {
-            return true;
-        }
-        let is_less_memory = limits.memory.is_some()
-            && (function.config.memory == 0 || config.memory < function.config.memory);
-        let busy = self.pool.busy_ids(&function.name);
-        if is_less_memory && !busy.is_empty() {
-            // The kernel would kill one that uses more already.
+    /// Gives all instances of a function other limits, those included that serve an invocation, and deploys it so. `false`:
+    /// one of them could not be given them, and the function goes on with the old ones.
+    ///
+    /// Meanwhile nobody gets an instance: one that is started then would have the old limits.
+    fn change_limits(
+        &self,
+        function: &Function,
+        limits: &ContainerLimits,
+        deployed: Deployed,
+    ) -> Result<bool> {
+        self.pool.hold(&function.name);
+        let started = self.pool.wait_until_started(&function.name);
+        let is_done = started.map(|()| self.change_held(function, limits, deployed));
+        self.pool.go_on(&function.name);
+        is_done
+    }
+
+    fn change_held(&self, function: &Function, limits: &ContainerLimits, deployed: Deployed) -> bool {
+        let (old, new) = (&function.config, &deployed.config);
+        let (idle, busy) = self.pool.take_all(&function.name);
+        let is_less_memory = limits.memory.is_some() && (old.memory == 0 || new.memory < old.memory);
+        let fits = |live: &LiveInstance| {
+            let used = live.counters.as_ref().and_then(|counters| counters.current().ok());
+            used.zip(limits.memory).is_some_and(|(used, limit)| used < limit)
+        };
+        // The kernel would kill one that uses more already, or comes to do so in its invocation.
+        if is_less_memory && !(busy.is_empty() && idle.iter().all(fits)) {
+            idle.into_iter().for_each(|live| self.pool.give_back(live));
             return false;
         }
-        let idle = self.pool.take_out(|live| live.function == function.name);
-        let fits = idle.iter().all(|live| {
-            let used = live.counters.as_ref().and_then(|counters| counters.current().ok());
-            !is_less_memory || used.zip(limits.memory).is_some_and(|(used, limit)| used < limit)
-        });
-        let ids = idle.iter().map(|live| live.id().to_string()).chain(busy);
-        let is_done = fits
-            && ids.into_iter().all(|id| {
-                let changed = self.engine().update_container(&id, limits);
-                changed.inspect_err(|error| log::info!("{error}: starting the function anew")).is_ok()
-            });
+        let ids: Vec<String> = idle.iter().map(|live| live.id().to_string()).chain(busy).collect();
+        let refuses = |id: &String| {
+            let changed = self.engine().update_container(id, limits);
+            changed.inspect_err(|error| log::info!("{error}: starting the function anew")).is_err()
+        };
+        let refused = ids.iter().position(refuses);
+        let retired = match refused {
+            Some(place) => self.change_back(function, &deployed, &ids, place),
+            None => {
+                let revision = deployed.revision + 1;
+                self.pool.swap(&function.name, Deployed { revision, ..deployed }, Vec::new(), &ids)
+            }
+        };
+        retired.into_iter().for_each(|live| self.pool.retire_or_warn(live));
         idle.into_iter().for_each(|live| self.pool.give_back(live));
-        is_done
+        refused.is_none()
+    }
+
+    /// Gives the instances before the one at `place`, which refused other limits and so has the old ones, theirs again. One
+    /// that cannot have them serves nothing more; those that are idle are the caller's to remove.
+    fn change_back(
+        &self,
+        function: &Function,
+        deployed: &Deployed,
+        ids: &[String],
+        place: usize,
+    ) -> Vec<LiveInstance> {
+        let Some(old) = self.pool.deployed(&function.name) else { return Vec::new() };
+        let engine = self.engine().without_cancel();
+        let limits = limits_between(&deployed.config, &function.config);
+        let has_old = |id: &&String| {
+            let changed = limits.as_ref().map(|limits| engine.update_container(id, limits));
+            changed.is_some_and(|changed| changed.inspect_err(|error| log::info!("{error}")).is_ok())
+        };
+        let (changed, untouched) = ids.split_at(place);
+        let mut staying = untouched.to_vec();
+        staying.extend(changed.iter().filter(has_old).cloned());
+        let old = Deployed { revision: old.revision + 1, ..old.as_ref().clone() };
+        self.pool.swap(&function.name, old, Vec::new(), &staying)
     }
 }
 

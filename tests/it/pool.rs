@@ -1,6 +1,7 @@
 //! Several invocations of one function at a time: a pool of instances that grows, shrinks, and is updated under load.
 
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -211,6 +212,50 @@ fn limits_change_while_an_instance_lives_and_one_that_goes_takes_another_instanc
         Ok(()) => assert_ne!(served.function.instances, before),
         Err(_) => assert_eq!(served.function.instances, before),
     }
+    served.end(&engine);
+}
+
+#[test]
+fn limits_that_change_under_load_hold_for_each_instance_from_then_on() {
+    let Some(engine) = support::engine() else { return };
+    let code = "import time\ndef handler(event):\n    time.sleep(0.01)\n    return {'result': 1}\n";
+    let mut served = Served::start(&engine, code, LocalOptions::default());
+    let invoker = served.local.invoker(&served.function);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        let result = invoker.invoke("{}", StartKind::Any).unwrap();
+                        assert!(!result.stats.failure, "{:?}", result.invocation.error);
+                        std::thread::sleep(Duration::from_millis(20));
+                    }
+                })
+            })
+            .collect();
+        let checked = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            for memory in (256..=400).step_by(12) {
+                let config = FunctionConfig { memory, ..served.config.clone() };
+                let function = &mut served.function;
+                served.local.update_function_configuration(function, &served.package, &config).unwrap();
+                let refused = FunctionConfig { cpuset: Some("4000".to_string()), memory: 500, ..config };
+                served.local.update_function_configuration(function, &served.package, &refused).unwrap_err();
+                assert_eq!(served.function.config.memory, memory);
+                for name in served.containers(&engine) {
+                    let limits = engine.inspect_container(&name).unwrap().host_config;
+                    let told = (limits.memory, limits.cpuset_cpus.as_str());
+                    assert_eq!(told, ((memory << 20) as i64, ""), "{name}");
+                }
+            }
+        }));
+        is_over.store(true, Ordering::Relaxed);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        checked.unwrap();
+    });
+    let tally = served.local.tally(&served.function);
+    // That none is to be had for a moment is no reason to start another.
+    assert!(tally.started <= 3 && tally.failed == 0, "{tally:?}");
     served.end(&engine);
 }
 
