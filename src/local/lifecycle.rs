@@ -28,6 +28,14 @@ impl Pool {
     /// # Errors
     /// The engine refused, or it did not answer in time; its container is gone.
     pub(super) fn start(&self, function: &str, deployed: &Deployed) -> Result<LiveInstance> {
+        self.start_as(function, deployed, self.cold_start_counter())
+    }
+
+    /// The same for the cold start of this number.
+    ///
+    /// # Errors
+    /// Those of [`Pool::start`].
+    pub(super) fn start_as(&self, function: &str, deployed: &Deployed, number: u64) -> Result<LiveInstance> {
         let request = InstanceRequest {
             function_name: function,
             mounted: deployed.package.container.is_none().then_some(deployed.package.location.as_path()),
@@ -41,12 +49,12 @@ impl Pool {
             .map_err(|error| error.context(format!("failed to start an instance of `{function}`")))?;
         let id = started.container.id().to_string();
         log::info!("instance {} of `{function}` answers at {}", short(&id), started.address);
-        let counter = self.count_start(function);
+        self.count_start(function);
         let record = Instance {
             instance_id: id,
             url: started.address.to_string(),
             port: started.address.port(),
-            cold_start_counter: Some(counter),
+            cold_start_counter: Some(number),
         };
         let mut live = self.adopt(function, record, deployed, &started.inspected)?;
         live.is_invoked = false;
@@ -134,7 +142,9 @@ impl Pool {
         deployed: &Deployed,
         count: usize,
     ) -> Result<Vec<LiveInstance>> {
-        let outcomes = at_once("start", (0..count).collect(), |_| self.start(function, deployed))?;
+        let number = self.cold_start_counter();
+        let start = |_| self.start_as(function, deployed, number);
+        let outcomes = at_once("start", (0..count).collect(), start)?;
         let mut started = Vec::new();
         let mut failure = None;
         for outcome in outcomes {

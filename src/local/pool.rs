@@ -43,6 +43,8 @@ pub(super) struct State {
     starting: HashMap<String, usize>,
     /// Functions of which no instance is to be had for now.
     held: HashSet<String>,
+    /// The most instances that a function may have at work, and that are started for it.
+    max_instances: Option<usize>,
     next_serial: u64,
     /// How often cold starts were enforced, from a random number on, so that no two runs are mixed up.
     cold_start_counter: u64,
@@ -79,7 +81,7 @@ pub struct Tally {
     pub started: u64,
     /// Instances that were removed, those among them that had died.
     pub removed: u64,
-    /// The most instances at one time.
+    /// The most instances at one time, without idle ones that were kept beyond what there may be.
     pub most_instances: u64,
 }
 
@@ -89,6 +91,8 @@ struct Busy {
     function: String,
     revision: u64,
     serial: u64,
+    /// Is it for an invocation, rather than taken out?
+    is_claimed: bool,
 }
 
 /// An instance that is its holder's alone.
@@ -102,7 +106,9 @@ pub(super) struct Claimed {
 impl Pool {
     pub(super) fn new(starter: Starter, meter: Option<Meter>) -> Pool {
         let random = u64::from_str_radix(&crate::files::random_hex(8), 16).unwrap_or_default();
-        let state = State { cold_start_counter: random, ..State::default() };
+        // Two cannot be published at one port.
+        let most = starter.options.host_port.map(|_| 1).or(starter.options.max_instances);
+        let state = State { cold_start_counter: random, max_instances: most, ..State::default() };
         Pool {
             starter,
             state: Mutex::new(state),
@@ -157,12 +163,14 @@ impl Pool {
     }
 
     /// An instance for one invocation: an idle one, the one used last, so that others can end for want of use; else one
-    /// more, as long as there may be; else the first that is given back.
+    /// more, as long as there may be; else the first that is given back. No more are at work than there may be, however
+    /// many are idle.
     ///
     /// # Errors
     /// The job was given up, the function is not deployed, or no instance could be started.
     pub(super) fn claim(&self, function: &str, start: StartKind) -> Result<Claimed> {
         let mut state = self.lock();
+        let mut number = None;
         loop {
             self.starter.cancel.check()?;
             if state.is_closed {
@@ -177,22 +185,30 @@ impl Pool {
                 state = self.wait(state, LOOK_EVERY);
                 continue;
             }
+            // An earlier command may have kept more than may serve now.
+            if !state.has_room(state.at_work(function)) {
+                state = self.wait(state, LOOK_EVERY);
+                continue;
+            }
             if let Some(mut live) = state.take_idle(function, start) {
-                state.lend(&live);
+                if start == StartKind::Cold {
+                    live.record.cold_start_counter = Some(state.number(&mut number, start));
+                }
+                state.lend(&live, true);
                 live.trigger.set_timeout(timeout(&deployed.config));
                 return Ok(Claimed { live, deployed });
             }
-            if self.max_instances().is_none_or(|limit| state.count(function) < limit) {
+            if state.has_room(state.living(function) + state.starting(function)) {
                 *state.starting.entry(function.to_string()).or_default() += 1;
-                state.cold_start_counter += u64::from(start == StartKind::Cold);
+                let number = state.number(&mut number, start);
                 drop(state);
-                let started = self.start(function, &deployed);
+                let started = self.start_as(function, &deployed, number);
                 state = self.lock();
                 *state.starting.entry(function.to_string()).or_default() -= 1;
                 self.changed.notify_all();
                 let live = started?;
                 if state.functions.get(function).is_some_and(|now| now.revision == deployed.revision) {
-                    state.lend(&live);
+                    state.lend(&live, true);
                     return Ok(Claimed { live, deployed });
                 }
                 drop(state);
@@ -202,7 +218,7 @@ impl Pool {
             }
             // There is room for a cold one only where a warm one goes.
             if let Some(live) = state.take_idle(function, StartKind::Any) {
-                state.lend(&live);
+                state.lend(&live, false);
                 drop(state);
                 self.retire(live)?;
                 state = self.lock();
@@ -210,12 +226,6 @@ impl Pool {
             }
             state = self.wait(state, LOOK_EVERY);
         }
-    }
-
-    /// The most instances that one function may have.
-    fn max_instances(&self) -> Option<usize> {
-        // Two cannot be published at one port.
-        if self.starter.options.host_port.is_some() { Some(1) } else { self.starter.options.max_instances }
     }
 
     /// Takes an instance back, and removes it where its function's deployment is another by now.
@@ -358,11 +368,9 @@ impl Pool {
         Some(self.take_out(|live| live.container.is_some() && now >= live.idle_since.after(limit)))
     }
 
-    /// Counts an instance of a function that was started, and gives the number of the cold start that it was for.
-    pub(super) fn count_start(&self, function: &str) -> u64 {
-        let mut state = self.lock();
-        state.tally(function).started += 1;
-        state.cold_start_counter
+    /// Counts an instance of a function that was started.
+    pub(super) fn count_start(&self, function: &str) {
+        self.lock().tally(function).started += 1;
     }
 
     /// Counts that cold starts are enforced.
@@ -421,23 +429,34 @@ impl State {
         let (taken, rest): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.idle).into_iter().partition(|live| fits(live));
         self.idle = rest;
-        taken.iter().for_each(|live| self.lend(live));
+        taken.iter().for_each(|live| self.lend(live, false));
         taken
     }
 
-    fn lend(&mut self, live: &LiveInstance) {
+    fn lend(&mut self, live: &LiveInstance, is_claimed: bool) {
         self.busy.push(Busy {
             record: live.record.clone(),
             function: live.function.clone(),
             revision: live.revision,
             serial: live.serial,
+            is_claimed,
         });
         self.note_most(&live.function);
     }
 
-    /// How many instances a function has, those included that are being started.
-    fn count(&self, function: &str) -> usize {
-        self.living(function) + self.starting.get(function).copied().unwrap_or(0)
+    /// May a function that has so many instances have another?
+    fn has_room(&self, count: usize) -> bool {
+        self.max_instances.is_none_or(|limit| count < limit)
+    }
+
+    /// How many instances of a function are claimed, or will be as soon as they are started.
+    fn at_work(&self, function: &str) -> usize {
+        let is_at_work = |busy: &&Busy| busy.is_claimed && busy.function == function;
+        self.busy.iter().filter(is_at_work).count() + self.starting(function)
+    }
+
+    fn starting(&self, function: &str) -> usize {
+        self.starting.get(function).copied().unwrap_or(0)
     }
 
     fn living(&self, function: &str) -> usize {
@@ -446,9 +465,19 @@ impl State {
     }
 
     fn note_most(&mut self, function: &str) {
-        let count = self.living(function) as u64;
+        let living = self.living(function);
+        let count = self.max_instances.map_or(living, |limit| living.min(limit)) as u64;
         let tally = self.tally(function);
         tally.most_instances = tally.most_instances.max(count);
+    }
+
+    /// The number of the cold start that a claim is for, which it has for itself if it asks for a cold one.
+    fn number(&mut self, known: &mut Option<u64>, start: StartKind) -> u64 {
+        if start == StartKind::Cold && known.is_none() {
+            self.cold_start_counter += 1;
+            *known = Some(self.cold_start_counter);
+        }
+        known.unwrap_or(self.cold_start_counter)
     }
 
     pub(super) fn tally(&mut self, function: &str) -> &mut Tally {

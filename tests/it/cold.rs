@@ -18,7 +18,7 @@ fn each_invocation_of_a_cold_run_has_an_instance_and_phases_of_its_own() {
     let place = Place::create("cold");
     let name = support::unique("cold");
     let benchmark = function(&place, "cold", QUICK);
-    let more = ["--cold", "--concurrency", "2", "--repetitions", "5", "--warmup", "1"];
+    let more = ["--cold", "--concurrency", "4", "--instances", "2", "--repetitions", "5", "--warmup", "1"];
     place.run(&words(&benchmark, &name, &more)).expect(0, &["engine start", "ready", "cold median"]);
     let all = place.invocations();
     let ids: BTreeSet<&str> =
@@ -34,7 +34,12 @@ fn each_invocation_of_a_cold_run_has_an_instance_and_phases_of_its_own() {
         assert!(part("handler_us") < invocation["times"]["client"].as_u64().unwrap());
         counters.insert(part("cold_start_counter"));
     }
-    assert!(counters.len() > 1, "{counters:?}");
+    let range = counters.first().copied().zip(counters.last().copied()).unwrap();
+    assert_eq!(
+        (counters.len(), range.1 - range.0),
+        (5, 4),
+        "each has the number after another's: {counters:?}"
+    );
     assert_eq!(containers(&engine, &name), [""; 0]);
 }
 

@@ -260,6 +260,39 @@ fn limits_that_change_under_load_hold_for_each_instance_from_then_on() {
 }
 
 #[test]
+fn no_more_kept_instances_serve_at_a_time_than_there_may_be() {
+    let Some(engine) = support::engine() else { return };
+    let place = Place::create("surplus");
+    let name = support::unique("surplus");
+    let code = "import time\ndef handler(event):\n    time.sleep(0.2)\n    return {'result': 1}\n";
+    let benchmark = function(&place, "surplus", code);
+    place.run(&words(&benchmark, &name, &["--keep", "--deployments", "3"])).expect(0, &["is kept at"]);
+    let kept: BTreeSet<String> = containers(&engine, &name).into_iter().collect();
+    assert_eq!(kept.len(), 3);
+    for limit in [1, 2] {
+        let count = limit.to_string();
+        let more = ["--instances", &count, "--concurrency", "3", "--repetitions", "6"];
+        place.run(&words(&benchmark, &name, &more)).expect(0, &[]);
+        let all = place.invocations();
+        let times: Vec<(u64, u64)> = all
+            .iter()
+            .map(|invocation| {
+                let begin = invocation["invocation"]["begin_monotonic_ns"].as_u64().unwrap();
+                (begin, begin + invocation["times"]["client"].as_u64().unwrap() * 1000)
+            })
+            .collect();
+        for (begin, _) in &times {
+            let at_work = times.iter().filter(|(other, end)| other <= begin && begin < end).count();
+            assert!(at_work <= limit, "{times:?}");
+        }
+        assert_eq!(place.experiments()["_metrics"][&name]["most_instances"], limit);
+        // They were kept, and a later command may use them.
+        assert_eq!(containers(&engine, &name).into_iter().collect::<BTreeSet<_>>(), kept);
+    }
+    kept.iter().for_each(|id| engine.remove_container(id).unwrap());
+}
+
+#[test]
 fn what_a_function_used_is_told_for_each_invocation_and_instance() {
     let Some(engine) = support::engine() else { return };
     let code = "import time\n\
