@@ -173,17 +173,14 @@ impl Local {
         self.pool.tally(&function.name)
     }
 
-    /// Starts instances until a function has `count`.
+    /// Starts instances until a function has `count`. Their time of having nothing to do begins when all are there.
     ///
     /// # Errors
     /// The function is not deployed here, or one could not be started.
     pub fn ensure_instances(&mut self, function: &mut Function, count: usize) -> Result<()> {
-        let missing = count.saturating_sub(self.pool.records(&function.name).len());
-        if missing > 0 {
+        if self.pool.records(&function.name).len() < count {
             let deployed = self.deployed(function)?;
-            for live in self.pool.start_many(&function.name, &deployed, missing)? {
-                self.pool.add_idle(live);
-            }
+            self.pool.fill(&function.name, &deployed, count)?;
         }
         self.renew(function)
     }

@@ -43,6 +43,8 @@ pub(super) struct State {
     starting: HashMap<String, usize>,
     /// Functions of which no instance is to be had for now.
     held: HashSet<String>,
+    /// Functions that are being prepared, so that no instance of them ends for want of use.
+    in_preparation: HashSet<String>,
     /// The most instances that a function may have at work, and that are started for it.
     max_instances: Option<usize>,
     next_serial: u64,
@@ -252,9 +254,10 @@ impl Pool {
     }
 
     /// Adds an instance that nobody needs at once.
-    pub(super) fn add_idle(&self, live: LiveInstance) {
+    pub(super) fn add_idle(&self, mut live: LiveInstance) {
         let mut state = self.lock();
         let function = live.function.clone();
+        live.idle_since = Instant::now();
         state.idle.push(live);
         state.note_most(&function);
         self.changed.notify_all();
@@ -279,7 +282,7 @@ impl Pool {
         &self,
         function: &str,
         deployed: Deployed,
-        started: Vec<LiveInstance>,
+        mut started: Vec<LiveInstance>,
         staying: &[String],
     ) -> Vec<LiveInstance> {
         let revision = deployed.revision;
@@ -295,6 +298,8 @@ impl Pool {
                 live.revision = revision;
             }
         }
+        let now = Instant::now();
+        started.iter_mut().for_each(|live| live.idle_since = now);
         state.idle.extend(started);
         state.note_most(function);
         self.changed.notify_all();
@@ -349,23 +354,49 @@ impl Pool {
         self.lock().is_closed
     }
 
+    /// Starts what a function lacks of `count` instances. Their time of having nothing to do, and that of the idle ones that
+    /// were there before, begins when all are there.
+    ///
+    /// # Errors
+    /// One could not be started.
+    pub(super) fn fill(&self, function: &str, deployed: &Deployed, count: usize) -> Result<()> {
+        let missing = {
+            let mut state = self.lock();
+            state.in_preparation.insert(function.to_string());
+            count.saturating_sub(state.records(function).count())
+        };
+        let started = self.start_many(function, deployed, missing);
+        let mut state = self.lock();
+        let outcome = started.map(|started| state.idle.extend(started));
+        let now = Instant::now();
+        for live in state.idle.iter_mut().filter(|live| live.function == function) {
+            live.idle_since = now;
+        }
+        state.note_most(function);
+        state.in_preparation.remove(function);
+        self.changed.notify_all();
+        outcome
+    }
+
     /// Waits until the next idle instance has been idle for `limit`, or something changed, and takes out those that have.
     /// `None` once the platform is at its end.
     pub(super) fn wait_for_idle(&self, limit: Duration) -> Option<Vec<LiveInstance>> {
-        let state = self.lock();
+        let mut state = self.lock();
         if state.is_closed {
             return None;
         }
-        let ours = state.idle.iter().filter(|live| live.container.is_some());
-        let next = ours.map(|live| live.idle_since.after(limit)).min();
-        let pause = next.map_or(LOOK_EVERY * 10, |next| next.since(Instant::now()));
+        let may_end =
+            |live: &&LiveInstance| live.container.is_some() && !state.in_preparation.contains(&live.function);
+        let ends =
+            || state.idle.iter().filter(may_end).map(|live| (live.idle_since.after(limit), live.serial));
+        let now = Instant::now();
+        let pause = ends().min().map_or(LOOK_EVERY * 10, |(next, _)| next.since(now));
         if !pause.is_zero() {
             drop(self.wait(state, pause));
             return Some(Vec::new());
         }
-        drop(state);
-        let now = Instant::now();
-        Some(self.take_out(|live| live.container.is_some() && now >= live.idle_since.after(limit)))
+        let expired: Vec<u64> = ends().filter(|(end, _)| now >= *end).map(|(_, serial)| serial).collect();
+        Some(state.take_out(|live| expired.contains(&live.serial)))
     }
 
     /// Counts an instance of a function that was started.

@@ -293,6 +293,21 @@ fn no_more_kept_instances_serve_at_a_time_than_there_may_be() {
 }
 
 #[test]
+fn the_time_that_instances_are_idle_begins_when_all_that_were_asked_for_are_there() {
+    let Some(engine) = support::engine() else { return };
+    let options = LocalOptions { idle_timeout: Some(Duration::from_secs(1)), ..LocalOptions::default() };
+    let mut served = Served::start(&engine, WAITS_AT_GATE, options);
+    let first = served.function.instances[0].instance_id.clone();
+    let begin = Instant::now();
+    served.local.ensure_instances(&mut served.function, 12).unwrap();
+    let took = begin.elapsed();
+    assert_eq!(served.function.instances.len(), 12, "{took:?}");
+    assert_eq!(served.function.instances[0].instance_id, first, "{took:?}");
+    support::wait_until("all have been idle long enough", || served.containers(&engine).is_empty());
+    served.end(&engine);
+}
+
+#[test]
 fn what_a_function_used_is_told_for_each_invocation_and_instance() {
     let Some(engine) = support::engine() else { return };
     let code = "import time\n\
