@@ -260,6 +260,33 @@ fn limits_that_change_under_load_hold_for_each_instance_from_then_on() {
 }
 
 #[test]
+fn limits_that_not_all_instances_can_have_are_taken_back_from_those_that_got_them() {
+    let Some(engine) = support::engine() else { return };
+    let options = LocalOptions { start_timeout: Duration::from_secs(10), ..LocalOptions::default() };
+    let mut served = Served::start(&engine, WAITS_AT_GATE, options);
+    served.local.ensure_instances(&mut served.function, 2).unwrap();
+    let ids: Vec<String> = served.function.instances.iter().map(|one| one.instance_id.clone()).collect();
+    engine.remove_container(&ids[1]).unwrap();
+    // A server that runs lives with it; none starts.
+    let config = FunctionConfig { pids_limit: 1, ..served.config.clone() };
+    let refused = served.local.update_function_configuration(&mut served.function, &served.package, &config);
+    refused.unwrap_err();
+    assert_eq!(served.function.config, served.config);
+    let limits = engine.inspect_container(&ids[0]).unwrap().host_config;
+    assert_eq!(limits.pids_limit, Some(served.config.pids_limit as i64));
+    let config = FunctionConfig { pids_limit: 80, ..config };
+    served.local.update_function_configuration(&mut served.function, &served.package, &config).unwrap();
+    let told: Vec<_> = served
+        .containers(&engine)
+        .iter()
+        .map(|name| engine.inspect_container(name).unwrap().host_config.pids_limit)
+        .collect();
+    assert_eq!(told, [Some(80); 2]);
+    assert!(!served.local.invoke(&mut served.function, "{}").unwrap().stats.failure);
+    served.end(&engine);
+}
+
+#[test]
 fn no_more_kept_instances_serve_at_a_time_than_there_may_be() {
     let Some(engine) = support::engine() else { return };
     let place = Place::create("surplus");
