@@ -22,6 +22,9 @@ use connection::{Connection, Watch};
 /// The longest head of an answer, in bytes.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
+/// How many times longer than its data a chunked body may be: a chunk of one byte takes six.
+const MAX_FRAMING_FACTOR: u64 = 8;
+
 /// How much is read at once: at first, and of a longer answer.
 const FIRST_PIECE_BYTES: usize = 4 * 1024;
 const PIECE_BYTES: usize = 64 * 1024;
@@ -218,21 +221,31 @@ fn read_response(
     };
     let mut body = received.split_off(head.length);
     let length = if head.status == 204 || head.status == 304 { BodyLength::Known(0) } else { head.body };
-    let mut chunks = ChunkScan::default();
-    let is_whole = |body: &[u8], chunks: &mut ChunkScan| match length {
-        BodyLength::Known(length) => Ok(body.len() as u64 >= length),
-        BodyLength::Chunked => chunks.is_whole(body),
-        BodyLength::UntilClose => Ok(false),
-    };
+    let most = limits.max_body_bytes;
     if let BodyLength::Known(length) = length {
-        body.reserve(length.min(limits.max_body_bytes) as usize);
+        check_length(length, most)?;
+        // Where it cannot be had at once, it may turn out not to be needed.
+        let _ = body.try_reserve(length as usize);
     }
-    let mut piece = Vec::new();
-    while !is_whole(&body, &mut chunks)? {
-        piece.resize(PIECE_BYTES, 0);
-        if body.len() as u64 > limits.max_body_bytes {
-            return Err(Error::new(format!("the answer is longer than {} bytes", limits.max_body_bytes)));
+    let mut chunks = ChunkScan::default();
+    let most_framed = most.saturating_mul(MAX_FRAMING_FACTOR).saturating_add(MAX_HEAD_BYTES as u64);
+    let mut is_whole = |body: &[u8]| match length {
+        BodyLength::Known(length) => Ok(body.len() as u64 >= length),
+        BodyLength::Chunked => {
+            let is_whole = chunks.is_whole(body)?;
+            check_length(chunks.data_bytes(), most)?;
+            if body.len() as u64 > most_framed {
+                return Err(Error::new(
+                    "the answer is not HTTP: its chunks have more around them than in them",
+                ));
+            }
+            Ok(is_whole)
         }
+        BodyLength::UntilClose => check_length(body.len() as u64, most).map(|()| false),
+    };
+    let mut piece = Vec::new();
+    while !is_whole(&body)? {
+        piece.resize(PIECE_BYTES, 0);
         if connection.read_some(&mut body, &mut piece, watch)? == 0 {
             if length == BodyLength::UntilClose {
                 break;
@@ -251,6 +264,13 @@ fn read_response(
         is_chunked: length == BodyLength::Chunked,
         keeps_open,
     })
+}
+
+fn check_length(bytes: u64, most: u64) -> Result<()> {
+    if bytes > most {
+        return Err(Error::new(format!("the answer is longer than {most} bytes")));
+    }
+    Ok(())
 }
 
 fn disconnected(error: io::Error) -> Error {
@@ -293,10 +313,14 @@ mod tests {
     }
 
     fn ask(address: SocketAddr) -> (Timing, Result<Response>) {
+        ask_within(address, 1 << 20)
+    }
+
+    fn ask_within(address: SocketAddr, max_body_bytes: u64) -> (Timing, Result<Response>) {
         let limits = Limits {
             connect: Duration::from_secs(5),
             total: Some(Duration::from_secs(10)),
-            max_body_bytes: 1 << 20,
+            max_body_bytes,
             cancel: &Cancel::new(),
             peer_lost: None,
         };
@@ -412,10 +436,39 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_of_impossible_size_is_an_answer_that_is_cut() {
-        let error =
-            ask(serve(&[b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nabc"]));
-        assert!(error.1.unwrap_err().is_disconnected());
+    fn a_chunk_of_impossible_size_is_an_answer_that_is_cut_or_too_long() {
+        let answer =
+            || serve(&[b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nabc"]);
+        assert!(ask_within(answer(), u64::MAX).1.unwrap_err().is_disconnected());
+        let error = ask(answer()).1.unwrap_err();
+        assert!(error.to_string().contains("longer than 1048576 bytes"), "{error}");
+    }
+
+    #[test]
+    fn a_body_may_be_as_long_as_the_limit_and_no_byte_longer() {
+        let answers: [&[&[u8]]; 4] = [
+            &[b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nabcdef"],
+            &[b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nabcdef\r\n0\r\n\r\n"],
+            &[
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n1\r\nb\r\n1\r\nc\r\n",
+                b"1\r\nd\r\n1\r\ne\r\n1\r\nf\r\n0\r\n\r\n",
+            ],
+            &[b"HTTP/1.1 200 OK\r\n\r\nabc", b"def"],
+        ];
+        for answer in answers {
+            assert_eq!(ask_within(serve(answer), 6).1.unwrap().body, b"abcdef");
+            let error = ask_within(serve(answer), 5).1.unwrap_err();
+            assert!(error.to_string().contains("longer than 5 bytes"), "{error}");
+        }
+        // A length that is told is believed: nothing is waited for.
+        let told: [&[&[u8]]; 2] = [
+            &[b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n"],
+            &[b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\n"],
+        ];
+        for answer in told {
+            let error = ask_within(serve(answer), 5).1.unwrap_err();
+            assert!(error.to_string().contains("longer than 5 bytes"), "{error}");
+        }
     }
 
     #[test]

@@ -63,9 +63,15 @@ pub(super) fn parse_head(received: &[u8]) -> Result<Option<Head>> {
 #[derive(Default)]
 pub(super) struct ChunkScan {
     next: usize,
+    data_bytes: u64,
 }
 
 impl ChunkScan {
+    /// How many bytes of data the chunks have that were found so far, be all of them here or not.
+    pub(super) fn data_bytes(&self) -> u64 {
+        self.data_bytes
+    }
+
     pub(super) fn is_whole(&mut self, body: &[u8]) -> Result<bool> {
         loop {
             let Some(chunk) = chunk_at(body, self.next)? else { return Ok(false) };
@@ -74,6 +80,7 @@ impl ChunkScan {
                 let trailer = &body[chunk.data - 2..];
                 return Ok(trailer.windows(4).any(|window| window == b"\r\n\r\n"));
             }
+            self.data_bytes = self.data_bytes.saturating_add(chunk.size as u64);
             self.next = chunk.data.saturating_add(chunk.size).saturating_add(2);
         }
     }

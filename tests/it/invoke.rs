@@ -222,6 +222,16 @@ fn an_engine_that_is_not_there_or_not_ours_to_use_is_named() {
 }
 
 #[test]
+fn an_answer_that_is_longer_than_the_limit_is_refused() {
+    let Some(_) = support::engine() else { return };
+    let place = Place::create("long-answer");
+    let name = support::unique("long-answer");
+    let benchmark = function(&place, "long", "def handler(event):\n    return {'result': 'x' * 3000}\n");
+    place.run(&words(&benchmark, &name, &["--max-payload", "100"])).expect(3, &["longer than 100 bytes"]);
+    place.run(&words(&benchmark, &name, &["--max-payload", "10kB"])).expect(0, &[]);
+}
+
+#[test]
 fn a_port_that_is_taken_is_named() {
     let Some(engine) = support::engine() else { return };
     let place = Place::create("port");
