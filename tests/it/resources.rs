@@ -307,6 +307,31 @@ fn an_image_that_no_container_is_made_of_goes_by_its_name() {
 }
 
 #[test]
+fn an_image_that_lost_its_name_is_left_over_once_no_container_is_made_of_it() {
+    let Some(engine) = support::engine() else { return };
+    let place = Place::create("cleanup-nameless");
+    let reference = format!("{}:1", unique("repository"));
+    let progress = sebs_lite::progress::Progress::quiet();
+    let import = |build: &str| {
+        let labels = ["LABEL sebs-lite=1".to_string(), format!("LABEL sebs-lite.test={reference}-{build}")];
+        engine.import_image(&mut support::root_folder(), &reference, &labels, &progress).unwrap()
+    };
+    let first = import("first");
+    let spec = ContainerSpec { image: first.clone(), cmd: vec!["sleep".into()], ..ContainerSpec::default() };
+    let user = engine.create_container(&unique("user"), &spec).unwrap().id;
+    let second = import("second");
+    assert_eq!((standing(&place, &first), standing(&place, &second)), ("in-use".into(), "idle".into()));
+    place.run(&["resources", "cleanup", &first]).expect(2, &["is not removed: container"]);
+    engine.remove_container(&user).unwrap();
+    assert_eq!(listed(&place, &first).unwrap()["reason"], "it has no name, and no container is made of it");
+    let planned = place.run(&["resources", "cleanup", "--dry-run"]).expect(0, &[&first]);
+    assert!(!planned.stdout.contains(&reference), "{}", planned.stdout);
+    place.run(&["resources", "cleanup", &first]).expect(0, &["removed:"]);
+    assert_eq!((standing(&place, &first), standing(&place, &second)), ("gone".into(), "idle".into()));
+    engine.remove_image(&reference).unwrap();
+}
+
+#[test]
 fn what_cannot_be_meant_is_refused() {
     let place = Place::create("cleanup-usage");
     for (words, told) in [

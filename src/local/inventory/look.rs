@@ -18,6 +18,8 @@ const OURS: &str = "sebs-lite=1";
 /// How the names of images begin that are made on this host and of which no registry has any; those of storage have no
 /// label.
 const OUR_REPOSITORY: &str = "sebs-lite:";
+/// What an engine may call an image that has no name.
+pub(super) const NO_NAME: &str = "<none>:<none>";
 
 /// All of it. Containers come first: a package that one mounts is in use.
 pub(super) fn all(engine: &Engine, cache: &Cache) -> Result<Vec<FoundResource>> {
@@ -53,15 +55,20 @@ pub(super) fn all(engine: &Engine, cache: &Cache) -> Result<Vec<FoundResource>> 
     items.extend(packages.iter().map(|package| look_at_package(package, &containers)));
     for image in engine.list_images(&[])? {
         let is_ours = image.labels.get("sebs-lite").is_some_and(|value| value == "1");
-        // An engine may tell of an image without a name as one that is called so.
         let names: Vec<&str> =
-            image.repo_tags.iter().map(String::as_str).filter(|name| *name != "<none>:<none>").collect();
+            image.repo_tags.iter().map(String::as_str).filter(|name| *name != NO_NAME).collect();
         if !is_ours && !names.iter().any(|name| name.starts_with(OUR_REPOSITORY)) {
             continue;
         }
         let users = containers.iter().filter(|container| container.image_id == image.id);
         let users: Vec<&ContainerSummary> = users.collect();
-        let (standing, reason) = used_by(&users, "no container is made of it");
+        let (standing, reason) = match used_by(&users, "no container is made of it") {
+            // A later command asks for an image by its name alone.
+            (Standing::Idle, reason) if names.is_empty() => {
+                (Standing::Leftover, format!("it has no name, and {reason}"))
+            }
+            judged => judged,
+        };
         let name = if names.is_empty() { image.id.clone() } else { names.join(", ") };
         items.push(FoundResource {
             age_s: age_of(image.created),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::look::{judged, mounts};
+use super::look::{NO_NAME, judged, mounts};
 use super::{FoundResource, Inventory, ResourceKind, Standing};
 use crate::benchmark::StoredPackage;
 use crate::cache::Cache;
@@ -156,11 +156,23 @@ impl Remover<'_> {
                 Err(error) => return Err(error),
             },
             ResourceKind::Network => self.engine.remove_network(&item.id)?,
+            // A build that comes out alike gives it a name again.
+            ResourceKind::Image if item.standing == Standing::Leftover && self.has_name(item)? => {
+                return Ok(false);
+            }
             ResourceKind::Image => return unless_in_use(self.remove_image(item)),
             ResourceKind::Package => return unless_in_use(self.remove_package(item)),
             ResourceKind::Function => self.remove_function(item)?,
         }
         Ok(true)
+    }
+
+    fn has_name(&self, item: &FoundResource) -> Result<bool> {
+        match self.engine.inspect_image(&item.id) {
+            Ok(found) => Ok(found.repo_tags.iter().any(|name| name != NO_NAME)),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn remove_image(&self, item: &FoundResource) -> Result<()> {
