@@ -376,11 +376,21 @@ fn an_image_that_was_built_without_a_registry_is_pushed_later() {
     // A registry that takes the call and never answers, and a user who does not wait for it.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let nowhere = format!("{}/functions", silent.local_addr().unwrap());
-    let _named = Images::new(&engine, &nowhere);
+    let named = Images::new(&engine, &nowhere);
     let child = place.spawn(&["docker", "push", &benchmark, "--repository", &nowhere]);
     let _held = silent.accept().unwrap();
     kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).unwrap();
     Ended::from(child.wait_with_output().unwrap()).expect(130, &["interrupted"]);
+    assert_eq!(named.names(), [""; 0]);
+    // A name that was there before the push stays.
+    let (_, tag) = built["image"].as_str().unwrap().rsplit_once(':').unwrap();
+    engine.tag_image(built["image_id"].as_str().unwrap(), &nowhere, tag).unwrap();
+    drop(silent);
+    place.run(&["docker", "push", &benchmark, "--repository", &nowhere]).expect(1, &["cannot be reached"]);
+    assert_eq!(named.names(), [format!("{nowhere}:{tag}")]);
+    named.remove();
+    place.run(&["docker", "push", &benchmark, "--repository", &nowhere]).expect(1, &["cannot be reached"]);
+    assert_eq!(named.names(), [""; 0]);
 
     let login = format!("docker login {}", registry.name);
     let logged_in = |folder: &std::path::Path, words: &[&str]| {

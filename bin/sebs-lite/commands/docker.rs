@@ -3,6 +3,7 @@
 mod function;
 mod runtime;
 
+use sebs_lite::cancel::Cancel;
 use sebs_lite::docker::{Engine, registry_of};
 use sebs_lite::report::{self, ImageReport};
 use sebs_lite::{Error, Result};
@@ -139,18 +140,34 @@ fn show(context: &Context, images: &[ImageReport]) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Gives an image that was built without a registry the name by which it is pushed, where none has it yet.
-fn name_for_push(engine: &Engine, own: &str, repository: &str, tag: &str) -> Result<()> {
-    match engine.inspect_image(&format!("{repository}:{tag}")) {
+/// Pushes an image that may have been built without a registry: it is given the name first by which it is pushed, where
+/// none has it yet. A push that failed leaves no name that was given for it.
+fn push_named<T>(
+    engine: &Engine,
+    own: &str,
+    repository: &str,
+    tag: &str,
+    push: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let name = format!("{repository}:{tag}");
+    match engine.inspect_image(&name) {
         Err(error) if error.is_not_found() => {}
-        outcome => return outcome.map(drop),
+        outcome => return outcome.and_then(|_| push()),
     }
     match engine.tag_image(own, repository, tag) {
-        Err(error) if error.is_not_found() => Err(Error::new(format!(
-            "there is neither an image `{repository}:{tag}` nor `{own}` here: build it by `sebs-lite docker build`"
-        ))),
-        outcome => outcome,
+        Err(error) if error.is_not_found() => {
+            return Err(Error::new(format!(
+                "there is neither an image `{name}` nor `{own}` here: build it by `sebs-lite docker build`"
+            )));
+        }
+        outcome => outcome?,
     }
+    push().inspect_err(|_| {
+        // By an engine that is heard after an interrupt, too.
+        if let Err(error) = engine.with_cancel(&Cancel::new()).remove_image(&name) {
+            log::warn!("the name that was given for the push stays: {error}");
+        }
+    })
 }
 
 #[cfg(test)]

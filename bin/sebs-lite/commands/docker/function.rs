@@ -13,7 +13,7 @@ use sebs_lite::{Error, Result};
 use crate::commands::Context;
 use crate::commands::settings::BuildSettings;
 
-use super::name_for_push;
+use super::push_named;
 
 /// Builds it, unless it is here or in its registry; the latter has it in the end.
 pub(super) fn build(context: &Context, settings: &BuildSettings, engine: &Engine) -> Result<ImageReport> {
@@ -35,8 +35,8 @@ pub(super) fn push(context: &Context, settings: &BuildSettings, engine: &Engine)
     let name = images.registry_name(&benchmark.name, &named.runtime, named.architecture);
     let own = DockerContainer { repository: DEFAULT_REPOSITORY, ..images };
     let own = own.registry_name(&benchmark.name, &named.runtime, named.architecture);
-    name_for_push(engine, &own.uri, images.repository, &name.tag)?;
-    let image = images.push_to_registry(&benchmark.name, &named.runtime, named.architecture)?;
+    let push = || images.push_to_registry(&benchmark.name, &named.runtime, named.architecture);
+    let image = push_named(engine, &own.uri, images.repository, &name.tag, push)?;
     let key = PackageKey {
         benchmark: &benchmark.name,
         platform: images.name(),

@@ -10,7 +10,7 @@ use sebs_lite::{Error, Result};
 use crate::commands::Context;
 use crate::commands::settings::BuildSettings;
 
-use super::{Target, name_for_push};
+use super::{Target, push_named};
 
 /// Gets each image from where it may come from.
 pub(super) fn build(
@@ -39,8 +39,8 @@ pub(super) fn push(
         let own = runtime::reference(&ImageRequest { repository: None, ..*request }, version);
         let reference = runtime::reference(request, version);
         let (repository, tag) = reference.rsplit_once(':').unwrap_or((&reference, "latest"));
-        name_for_push(engine, &own, repository, tag)?;
-        let digest = engine.push_image(&reference, &progress)?;
+        let push = || engine.push_image(&reference, &progress);
+        let digest = push_named(engine, &own, repository, tag, push)?;
         Ok(ImageReport { digest: Some(digest), ..report(engine, &reference, "pushed".to_string())? })
     })
 }
