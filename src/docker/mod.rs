@@ -49,7 +49,7 @@ pub(crate) use leftover::{Leftovers, containers_of};
 pub use limits::ContainerLimits;
 pub use networks::{Ipam, IpamConfig, Network};
 pub use owned::{Lifetime, Liveness, OwnedContainer, OwnedVolume, Owner, sweep};
-pub use registry::registry_of;
+pub use registry::{is_repository, registry_of};
 pub use stats::MemoryReading;
 pub use usage::ContainerUsage;
 pub use volumes::{Volume, VolumeMount};

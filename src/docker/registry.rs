@@ -151,6 +151,47 @@ pub fn registry_of(reference: &str) -> Option<&str> {
     }
 }
 
+/// Is this the name of a repository, with its registry or without, and without tag and digest?
+/// (<https://github.com/distribution/reference>)
+pub fn is_repository(name: &str) -> bool {
+    const LONGEST: usize = 255;
+    let path = match registry_of(name) {
+        Some(_) => {
+            let (registry, path) = name.split_once('/').unwrap_or_default();
+            if !is_registry_name(registry) {
+                return false;
+            }
+            path
+        }
+        None => name,
+    };
+    name.len() <= LONGEST && path.split('/').all(is_path_part)
+}
+
+/// A host, and its port where it has one.
+fn is_registry_name(registry: &str) -> bool {
+    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    if let Some((address, rest)) = registry.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        let has_port = rest.strip_prefix(':').is_some_and(is_port);
+        return address.parse::<std::net::Ipv6Addr>().is_ok() && (rest.is_empty() || has_port);
+    }
+    let (host, port) = registry.split_once(':').map_or((registry, None), |(host, port)| (host, Some(port)));
+    let is_label = |label: &str| {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        !label.is_empty() && !label.starts_with('-') && !label.ends_with('-') && label.bytes().all(is_allowed)
+    };
+    host.split('.').all(is_label) && port.is_none_or(is_port)
+}
+
+/// Lower-case letters and digits, in words that one period, one or two underscores, or dashes join.
+fn is_path_part(part: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let between: Vec<&str> = part.split(is_word).filter(|separator| !separator.is_empty()).collect();
+    let is_separator =
+        |text: &&str| matches!(*text, "." | "_" | "__") || text.bytes().all(|byte| byte == b'-');
+    part.starts_with(is_word) && part.ends_with(is_word) && between.iter().all(is_separator)
+}
+
 /// A registry, and what it is told of who asks.
 struct Access<'a> {
     registry: &'a str,
@@ -244,6 +285,42 @@ mod tests {
             ("registry.example/a@sha256:0f", Some("registry.example")),
         ] {
             assert_eq!(registry_of(reference), registry, "{reference}");
+        }
+    }
+
+    #[test]
+    fn a_repository_is_told_from_what_no_engine_takes_for_one() {
+        for name in [
+            "sebs-lite",
+            "ada/functions",
+            "a.b/c_d/e__f/g---h",
+            "localhost:5999/str",
+            "Registry.Example:443/a/b",
+            "[::1]:5000/a",
+        ] {
+            assert!(is_repository(name), "{name}");
+        }
+        let long = "a".repeat(256);
+        for name in [
+            "",
+            "Bad Name",
+            "Upper/case",
+            "a:1",
+            "localhost:5000/a:1",
+            "a@sha256:0f",
+            "a//b",
+            "/a",
+            "localhost:x/a",
+            "-a.b/c",
+            "[::x]:5000/a",
+            "a..b",
+            "a___b",
+            "a._b",
+            "a-",
+            "ä",
+            &long,
+        ] {
+            assert!(!is_repository(name), "{name}");
         }
     }
 

@@ -366,6 +366,12 @@ fn an_image_that_was_built_without_a_registry_is_pushed_later() {
     place.run(&push).expect(1, &["docker build"]);
     place.run(&["docker", "push", &benchmark]).expect(2, &["--repository REGISTRY/NAME"]);
     place.run(&["docker", "push", &benchmark, "--repository", "ada/x"]).expect(2, &["docker.io/NAME"]);
+    for word in ["build", "push", "pull"] {
+        for repository in ["Bad Name", "localhost:5000/functions:1"] {
+            let refused = place.run(&["docker", word, &benchmark, "--repository", repository]);
+            refused.expect(2, &[&format!("--repository `{repository}`"), "[HOST[:PORT]/]NAME"]);
+        }
+    }
     let built = image(place.run(&["docker", "build", &benchmark, "--json"]));
     assert_eq!((&built["state"], &built["digest"]), (&"built".into(), &Value::Null));
     let uri_in_cache = || {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sebs_lite::benchmark::{Benchmark, Search};
 use sebs_lite::cache::Cache;
+use sebs_lite::docker::is_repository;
 use sebs_lite::experiment::{Configuration, ExperimentSettings};
 use sebs_lite::faas::{CodePackage, Platform};
 use sebs_lite::local::{BuildChoices, ContainerChoices, PLATFORMS};
@@ -139,6 +140,7 @@ pub(crate) fn interval(typed: Option<&str>) -> Result<Option<Duration>> {
 fn resolve(common: &Common, typed: &Typed<'_>) -> Result<BuildSettings> {
     let configuration = typed.config.map(Configuration::read).transpose()?.unwrap_or_default();
     check_platform(typed.deployment, configuration.deployment.name.as_deref())?;
+    check_repository(typed.repository)?;
     let container = container_choices(typed, &configuration)?;
     let chosen = &configuration.experiments;
     let name = typed.language.or(chosen.runtime.language.as_deref());
@@ -177,6 +179,16 @@ fn named_image(typed: &Typed<'_>, is_container: bool) -> Result<Option<String>> 
         (image, _, _) => return Ok(image.map(str::to_string)),
     };
     Err(Error::usage(format!("--image names the image to run: leave {conflict} out")))
+}
+
+fn check_repository(typed: Option<&str>) -> Result<()> {
+    match typed {
+        Some(name) if !is_repository(name) => Err(Error::usage(format!(
+            "--repository `{name}` is no repository: write [HOST[:PORT]/]NAME[/NAME...] without a tag, each NAME of \
+             lower-case letters and digits, and of single `.`, `_` or `-` between them"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn check_platform(typed: Option<&str>, configured: Option<&str>) -> Result<()> {
