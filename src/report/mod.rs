@@ -18,7 +18,7 @@ pub use deployment::{deployment, deployment_status, shutdown};
 pub use doctor::{findings, lateness, staircase};
 pub use image::{ImageReport, function_image, images};
 pub use inventory::{inventory, stored};
-pub use profile::{InvocationReport, ProfileReport, TargetReport};
+pub use profile::{InvocationReport, ProfileReport, TargetReport, cpu_list};
 pub use regression::{RegressionRun, RegressionVerdict, regression};
 pub use storage::{storage, storage_shutdown, storage_status};
 pub use svg::profile_svg;

@@ -458,14 +458,14 @@ fn show_scheduling(header: &Header) -> String {
         text.push_str(&format!(", timer slack {slack_ns} ns"));
     }
     if !scheduling.cpus.is_empty() {
-        text.push_str(&format!(", CPU {}", ranges(&scheduling.cpus)));
+        text.push_str(&format!(", CPU {}", cpu_list(&scheduling.cpus)));
     }
     text.push_str(if scheduling.memory_locked { ", memory locked" } else { ", memory not locked" });
     text
 }
 
 /// Ascending numbers as the kernel writes lists of CPUs: `0-3,8`.
-fn ranges(numbers: &[usize]) -> String {
+pub fn cpu_list(numbers: &[usize]) -> String {
     let mut ranges: Vec<(usize, usize)> = Vec::new();
     for number in numbers {
         match ranges.last_mut() {

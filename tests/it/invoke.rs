@@ -150,6 +150,7 @@ fn a_benchmark_that_is_wrong_is_refused_before_anything_is_started() {
     run(&["--trigger", "storage"]).expect(2, &["STORAGE", "HTTP"]);
     run(&["--env", "broken"]).expect(2, &["NAME=VALUE"]);
     run(&["--memory", "3"]).expect(2, &["--memory 3", "at least 6 MB"]);
+    run(&["--memory", "99999999999999999"]).expect(2, &["at most 1099511627776 MB"]);
     run(&["--cpus", "1e-12"]).expect(2, &["--cpus", "0.01"]);
     run(&["--cpus", "NaN"]).expect(2, &["--cpus"]);
     run(&["--start-timeout", "0"]).expect(2, &["--start-timeout"]);

@@ -392,4 +392,5 @@ fn words_on_instances_that_contradict_each_other_are_refused() {
     run(&["--idle-timeout", "5s", "--keep"]).expect(2, &["--idle-timeout", "--keep"]);
     run(&["--idle-timeout", "0"]).expect(2, &["--idle-timeout"]);
     run(&["--cpuset", "1-0"]).expect(2, &["--cpuset 1-0", "0-1,3"]);
+    run(&["--cpuset", "0,65535"]).expect(2, &["--cpuset 0,65535", "no CPU", "it must be of 0"]);
 }

@@ -1,12 +1,13 @@
 //! How functions are run, as it was typed: limits, environment, where they are invoked.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use sebs_lite::faas::FunctionConfig;
-use sebs_lite::host::Host;
+use sebs_lite::host::{Host, Noise};
 use sebs_lite::local::{AddressMode, LocalOptions, MeterOptions};
 use sebs_lite::units::{self, Unit};
-use sebs_lite::{Error, Result};
+use sebs_lite::{Error, Result, report};
 
 use crate::args::Invoke;
 
@@ -117,12 +118,33 @@ fn assignment(text: &str) -> Result<(String, String)> {
     }
 }
 
-/// Is this a list of CPUs as the kernel writes it: numbers, and ranges of them?
-fn is_cpu_list(text: &str) -> bool {
-    text.split(',').all(|range| {
+/// The ranges in a list of CPUs as the kernel writes it: numbers, and ranges of them.
+fn cpu_ranges(text: &str) -> Option<Vec<RangeInclusive<u32>>> {
+    let range = |range: &str| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
-        first.parse::<u16>().ok().zip(last.parse::<u16>().ok()).is_some_and(|(first, last)| first <= last)
-    })
+        // No machine has more, and a range may be gone through.
+        let (first, last): (u16, u16) = (first.parse().ok()?, last.parse().ok()?);
+        (first <= last).then_some(first.into()..=last.into())
+    };
+    text.split(',').map(range).collect()
+}
+
+/// Refuses a list of CPUs that is none, or has one that is not there; `online`: those that are, if that is known.
+fn check_cpuset(list: &str, online: Option<&[u32]>) -> Result<()> {
+    let ranges = cpu_ranges(list).ok_or_else(|| {
+        Error::usage(format!("--cpuset {list} is not a list of CPUs: write one such as 0-1,3"))
+    })?;
+    let Some(online) = online.filter(|online| !online.is_empty()) else { return Ok(()) };
+    match ranges.into_iter().flatten().find(|cpu| !online.contains(cpu)) {
+        None => Ok(()),
+        Some(missing) => {
+            let there: Vec<usize> = online.iter().map(|cpu| *cpu as usize).collect();
+            let there = report::cpu_list(&there);
+            Err(Error::usage(format!(
+                "--cpuset {list} cannot be had: there is no CPU {missing}, it must be of {there}"
+            )))
+        }
+    }
 }
 
 /// A function's limits that were typed.
@@ -149,10 +171,8 @@ impl Limits {
             && memory != 0
             && !(LEAST_MEMORY_MB..=MOST_MEMORY_MB).contains(&memory)
         {
-            let least = LEAST_MEMORY_MB;
-            return Err(Error::usage(format!(
-                "--memory {memory} cannot be had: it must be at least {least} MB, or 0"
-            )));
+            let range = format!("at least {LEAST_MEMORY_MB} MB and at most {MOST_MEMORY_MB} MB, or 0");
+            return Err(Error::usage(format!("--memory {memory} cannot be had: it must be {range}")));
         }
         if let Some(cpus) = cpus {
             let most = Host::read().cores.map_or(f64::INFINITY, f64::from);
@@ -161,12 +181,8 @@ impl Limits {
                 return Err(Error::usage(format!("--cpus {cpus} cannot be had: it must be {range}")));
             }
         }
-        if let Some(list) = cpuset
-            && !is_cpu_list(list)
-        {
-            return Err(Error::usage(format!(
-                "--cpuset {list} is not a list of CPUs: write one such as 0-1,3"
-            )));
+        if let Some(list) = cpuset {
+            check_cpuset(list, Noise::read().cpus_online.as_deref())?;
         }
         let cpus = cpus.map(|cpus| (cpus != 0.0).then_some(cpus));
         Ok(Limits { memory, timeout, cpus, cpuset: cpuset.map(str::to_string) })
@@ -188,8 +204,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_of_cpus_has_numbers_and_ranges() {
-        assert!(["0", "0-1", "0,2-3,7"].into_iter().all(is_cpu_list));
-        assert!(!["", "a", "1-0", "0,", "0-1-2", "0 1"].into_iter().any(is_cpu_list));
+    fn a_list_of_cpus_has_numbers_and_ranges_of_cpus_that_are_there() {
+        for list in ["0", "0-1", "0,2-3,7"] {
+            check_cpuset(list, None).unwrap();
+            check_cpuset(list, Some(&[0, 1, 2, 3, 7])).unwrap();
+        }
+        for list in ["", "a", "1-0", "0,", "0-1-2", "0 1", "0-99999"] {
+            let error = check_cpuset(list, Some(&[0, 1])).unwrap_err();
+            assert!(error.is_usage() && error.to_string().contains("0-1,3"), "{error}");
+        }
+        for (list, missing) in [("0-7", "CPU 2,"), ("3", "CPU 3,"), ("0,4-65535", "CPU 4,")] {
+            let error = check_cpuset(list, Some(&[0, 1])).unwrap_err();
+            let text = error.to_string();
+            assert!(error.is_usage() && text.contains(missing) && text.ends_with("of 0-1"), "{text}");
+        }
     }
 }

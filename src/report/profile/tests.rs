@@ -110,6 +110,6 @@ fn a_name_is_one_line_and_an_id_is_short() {
 
 #[test]
 fn numbers_of_cpus_are_shown_as_ranges() {
-    assert_eq!(ranges(&[0, 1, 2, 4, 6, 7]), "0-2,4,6-7");
-    assert_eq!(ranges(&[]), "");
+    assert_eq!(cpu_list(&[0, 1, 2, 4, 6, 7]), "0-2,4,6-7");
+    assert_eq!(cpu_list(&[]), "");
 }
