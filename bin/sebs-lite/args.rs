@@ -5,6 +5,7 @@ mod docker;
 mod doctor;
 mod local;
 mod measure;
+mod number;
 mod profile;
 mod resources;
 mod storage;
@@ -264,6 +265,30 @@ mod tests {
             invoke("benchmark invoke x test --function-name --keep").1.function_name.as_deref(),
             Some("--keep")
         );
+    }
+
+    #[test]
+    fn a_number_that_is_none_is_told_what_would_be_right() {
+        for (words, told) in [
+            ("benchmark invoke x test --repetitions -1", "whole number, at least 1 and at most 4294967295"),
+            ("benchmark invoke x test --repetitions 0", "at least 1"),
+            ("benchmark invoke x test --warmup 4294967296", "at least 0"),
+            ("benchmark invoke x test --port 70000", "at least 1 and at most 65535"),
+            ("benchmark invoke x test --memory -5", "whole number of MB such as 256"),
+            ("benchmark invoke x test --timeout 1.5", "whole number of seconds such as 60"),
+            ("benchmark invoke x test --cpus abc", "number of CPUs such as 0.5"),
+            ("benchmark invoke x test --cpu -1", "counted from 0"),
+            ("local start x test o.json --deployments many", "at least 1"),
+            ("measure --pid 0", "at least 1 and at most 2147483647"),
+        ] {
+            let words = self::words(words);
+            let early = parse(&words).unwrap_err();
+            let [.., flag, value] = words.as_slice() else { panic!("{words:?}") };
+            assert!(early.status.is_err());
+            for part in [flag, value, told] {
+                assert!(early.output.contains(part), "{}", early.output);
+            }
+        }
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use argh::FromArgs;
 
+use super::number;
+
 /// List, package and invoke benchmarks, or try them all.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "benchmark")]
@@ -151,19 +153,19 @@ pub(crate) struct Invoke {
     #[argh(option, arg_name = "word")]
     pub(crate) image_tag_prefix: Option<String>,
     /// how many invocations are measured (default: 1)
-    #[argh(option, arg_name = "n")]
+    #[argh(option, arg_name = "n", from_str_fn(number::count))]
     pub(crate) repetitions: Option<u32>,
     /// how many invocations come first and are not recorded (default: 0)
-    #[argh(option, arg_name = "n")]
+    #[argh(option, arg_name = "n", from_str_fn(number::count_or_none))]
     pub(crate) warmup: Option<u32>,
     /// how many invocations are under way at a time, each on an instance of its own (default: 1)
-    #[argh(option, arg_name = "n")]
+    #[argh(option, arg_name = "n", from_str_fn(number::count))]
     pub(crate) concurrency: Option<u32>,
     /// most instances at a time; invocations beyond them wait (default: as --concurrency says)
-    #[argh(option, arg_name = "n")]
+    #[argh(option, arg_name = "n", from_str_fn(number::count))]
     pub(crate) instances: Option<u32>,
     /// how many instances are started before the first invocation (default: 1)
-    #[argh(option, arg_name = "n")]
+    #[argh(option, arg_name = "n", from_str_fn(number::count))]
     pub(crate) deployments: Option<u32>,
     /// make each invocation a cold start, on an instance that serves it alone; one that was warm has failed
     #[argh(switch)]
@@ -172,16 +174,16 @@ pub(crate) struct Invoke {
     #[argh(option, arg_name = "duration")]
     pub(crate) idle_timeout: Option<String>,
     /// memory limit in MB of 2^20 bytes; 0: none (default: the benchmark's)
-    #[argh(option, arg_name = "mb")]
+    #[argh(option, arg_name = "mb", from_str_fn(number::megabytes))]
     pub(crate) memory: Option<u64>,
     /// CPU limit in CPUs, for example 0.5; 0: none (default: the benchmark's)
-    #[argh(option, arg_name = "n")]
+    #[argh(option, arg_name = "n", from_str_fn(number::cpus))]
     pub(crate) cpus: Option<f64>,
     /// CPUs the function may run on, for example 0-1,3 (default: all)
     #[argh(option, arg_name = "list")]
     pub(crate) cpuset: Option<String>,
     /// longest an invocation may take, in seconds; 0: no limit (default: the benchmark's)
-    #[argh(option, arg_name = "s")]
+    #[argh(option, arg_name = "s", from_str_fn(number::seconds))]
     pub(crate) timeout: Option<u64>,
     /// name of the function (default: sebd-BENCHMARK-LANGUAGE-VERSION)
     #[argh(option, arg_name = "name")]
@@ -223,7 +225,7 @@ pub(crate) struct Invoke {
     #[argh(option, arg_name = "where")]
     pub(crate) address: Option<String>,
     /// publish the function at this port of 127.0.0.1 (default: the engine chooses)
-    #[argh(option, arg_name = "port")]
+    #[argh(option, arg_name = "port", from_str_fn(number::port))]
     pub(crate) port: Option<u16>,
     /// network of the engine's that the function is put on, by name or id (default: the engine's own bridge)
     #[argh(option, arg_name = "name")]
@@ -244,7 +246,7 @@ pub(crate) struct Invoke {
     #[argh(switch)]
     pub(crate) realtime: bool,
     /// keep the sampling thread on this CPU, counted from 0
-    #[argh(option, arg_name = "n")]
+    #[argh(option, arg_name = "n", from_str_fn(number::cpu))]
     pub(crate) cpu: Option<usize>,
 }
 

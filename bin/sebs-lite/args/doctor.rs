@@ -2,6 +2,8 @@
 
 use argh::FromArgs;
 
+use super::number;
+
 /// Tell whether this machine can run benchmarks, and what on it makes measurements noisy.
 #[derive(FromArgs, Debug)]
 #[argh(
@@ -27,7 +29,7 @@ pub(crate) struct Doctor {
     #[argh(switch)]
     pub(crate) realtime: bool,
     /// keep the sampling thread on this CPU, counted from 0
-    #[argh(option, arg_name = "n")]
+    #[argh(option, arg_name = "n", from_str_fn(number::cpu))]
     pub(crate) cpu: Option<usize>,
     /// where the runtime image comes from: auto, local, pull, build or host (default: auto)
     #[argh(option, arg_name = "source")]

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use argh::FromArgs;
 
+use super::number;
+
 /// Start a benchmark for others to invoke, look after it, and stop it.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "local")]
@@ -38,7 +40,7 @@ pub(crate) struct Start {
     #[argh(positional)]
     pub(crate) output: PathBuf,
     /// how many instances are started, each a function of its own (default: 1)
-    #[argh(option, arg_name = "n")]
+    #[argh(option, arg_name = "n", from_str_fn(number::count))]
     pub(crate) deployments: Option<u32>,
     /// sample the memory of all of them: 100us, 1ms; a bare number is ms; -1: off (default: -1)
     #[argh(option, arg_name = "interval")]
@@ -50,7 +52,7 @@ pub(crate) struct Start {
     #[argh(switch)]
     pub(crate) realtime: bool,
     /// keep the sampling thread on this CPU, counted from 0
-    #[argh(option, arg_name = "n")]
+    #[argh(option, arg_name = "n", from_str_fn(number::cpu))]
     pub(crate) cpu: Option<usize>,
     /// have `local stop` remove the containers: the default, which --no-remove-containers takes back
     #[argh(switch)]
@@ -99,16 +101,16 @@ pub(crate) struct Start {
     #[argh(option, arg_name = "word")]
     pub(crate) image_tag_prefix: Option<String>,
     /// memory limit in MB of 2^20 bytes; 0: none (default: the benchmark's)
-    #[argh(option, arg_name = "mb")]
+    #[argh(option, arg_name = "mb", from_str_fn(number::megabytes))]
     pub(crate) memory: Option<u64>,
     /// CPU limit in CPUs, for example 0.5; 0: none (default: the benchmark's)
-    #[argh(option, arg_name = "n")]
+    #[argh(option, arg_name = "n", from_str_fn(number::cpus))]
     pub(crate) cpus: Option<f64>,
     /// CPUs the function may run on, for example 0-1,3 (default: all)
     #[argh(option, arg_name = "list")]
     pub(crate) cpuset: Option<String>,
     /// longest an invocation may take, in seconds; 0: no limit (default: the benchmark's)
-    #[argh(option, arg_name = "s")]
+    #[argh(option, arg_name = "s", from_str_fn(number::seconds))]
     pub(crate) timeout: Option<u64>,
     /// name of the function (default: sebs-RESOURCES-BENCHMARK-LANGUAGE-VERSION)
     #[argh(option, arg_name = "name")]

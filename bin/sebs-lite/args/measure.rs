@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use argh::FromArgs;
 
+use super::number;
+
 /// Sample the memory of containers or processes until they end, a time has passed, or SIGINT or SIGTERM comes; then print a
 /// summary.
 #[derive(FromArgs, Debug)]
@@ -26,7 +28,7 @@ pub(crate) struct Measure {
     #[argh(option, arg_name = "name")]
     pub(crate) container: Vec<String>,
     /// id of a process, whose whole cgroup is sampled (repeatable)
-    #[argh(option, arg_name = "pid")]
+    #[argh(option, arg_name = "pid", from_str_fn(number::pid))]
     pub(crate) pid: Vec<i32>,
     /// from one sample to the next: 100us, 1ms; a bare number is ms (default: 1ms)
     #[argh(option, arg_name = "interval")]
@@ -47,7 +49,7 @@ pub(crate) struct Measure {
     #[argh(switch)]
     pub(crate) realtime: bool,
     /// keep the sampling thread on this CPU, counted from 0
-    #[argh(option, arg_name = "n")]
+    #[argh(option, arg_name = "n", from_str_fn(number::cpu))]
     pub(crate) cpu: Option<usize>,
     /// for programs that start this one: run in a session of its own, and print a line of JSON once sampling has begun
     #[argh(switch)]

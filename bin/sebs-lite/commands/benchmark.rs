@@ -126,9 +126,6 @@ pub(super) fn measure(
     shared: Option<&mut SystemResources>,
 ) -> Result<Measured> {
     check_size(&args.size)?;
-    if args.repetitions == Some(0) {
-        return Err(Error::usage("--repetitions 0 would measure nothing: it must be at least 1"));
-    }
     let settings = BuildSettings::of_invoke(&context.common, args)?;
     check_trigger(args.trigger.as_deref().map_or(Ok(TriggerType::Http), str::parse)?)?;
     let limits = Limits::check(args.memory, args.timeout, args.cpus, args.cpuset.as_deref())?;

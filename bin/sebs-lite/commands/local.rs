@@ -23,9 +23,6 @@ use super::{Context, missing_is_usage};
 pub(crate) fn start(context: &Context, args: &Start) -> Result<Exit> {
     check_size(&args.size)?;
     let count = args.deployments.unwrap_or(1);
-    if count == 0 {
-        return Err(Error::usage("--deployments 0 would start nothing: it must be at least 1"));
-    }
     let settings = BuildSettings::of_start(&context.common, args)?;
     let limits = Limits::check(args.memory, args.timeout, args.cpus, args.cpuset.as_deref())?;
     let metering = measuring(args.measure_interval.as_deref(), args.realtime, args.cpu)?;

@@ -157,11 +157,6 @@ fn attach(context: &Context, args: &Measure, meter: &mut Meter) -> Result<()> {
             containers.push(look_up(engine, typed)?);
         }
     }
-    for pid in &args.pid {
-        if *pid <= 0 {
-            return Err(Error::usage(format!("--pid {pid}: the id of a process is at least 1")));
-        }
-    }
     let (mut ids, mut cgroups) = (BTreeSet::new(), BTreeSet::new());
     for container in containers {
         if !ids.insert(container.id.clone()) {

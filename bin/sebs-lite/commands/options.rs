@@ -61,16 +61,6 @@ impl TypedOptions<'_> {
 
 /// The most instances at a time, and how long one may be idle.
 pub(crate) fn pool_limits(args: &Invoke) -> Result<(u32, Option<Duration>)> {
-    let counts = [
-        ("--concurrency", args.concurrency),
-        ("--instances", args.instances),
-        ("--deployments", args.deployments),
-    ];
-    for (flag, count) in counts {
-        if count == Some(0) {
-            return Err(Error::usage(format!("{flag} 0 would invoke nothing: it must be at least 1")));
-        }
-    }
     let deployments = args.deployments.unwrap_or(1);
     let most = args.instances.unwrap_or(args.concurrency.unwrap_or(1).max(deployments));
     if deployments > most {
