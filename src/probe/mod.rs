@@ -54,7 +54,7 @@ pub use memory_stats::{ContainerStats, MemoryStats, SeriesStats};
 pub use note::{About, Note};
 pub use profile::{Profile, Window};
 pub use recording::{End, Events, Header, Recording};
-pub use scheduling::Scheduling;
+pub use scheduling::{Scheduling, usable_cpus};
 pub use summary::TargetSummary;
 
 use encoding::Encoder;

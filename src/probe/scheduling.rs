@@ -37,11 +37,10 @@ pub(super) fn arrange(realtime: bool, cpu: Option<usize>) -> (Scheduling, Vec<St
     if let Err(error) = prctl::set_timerslack(1) {
         warnings.push(format!("timer slack cannot be set, so ticks may be 50 µs late: {}", error.desc()));
     }
-    if let Some(cpu) = cpu {
-        let mut only = CpuSet::new();
-        if let Err(error) = only.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &only)) {
-            warnings.push(format!("the sampling thread cannot be kept on CPU {cpu}: {}", error.desc()));
-        }
+    if let Some(cpu) = cpu
+        && let Err(error) = keep_on(cpu)
+    {
+        warnings.push(format!("the sampling thread cannot be kept on CPU {cpu}: {}", error.desc()));
     }
     let mut memory_locked = false;
     if realtime {
@@ -65,6 +64,23 @@ pub(super) fn arrange(realtime: bool, cpu: Option<usize>) -> (Scheduling, Vec<St
     let (policy, priority, nice) = parse_stat(&stat).unwrap_or_default();
     let timer_slack_ns = prctl::get_timerslack().ok().and_then(|slack| u64::try_from(slack).ok());
     (Scheduling { policy, priority, nice, timer_slack_ns, cpus: cpus(), memory_locked }, warnings)
+}
+
+/// The processors that a sampling thread can be kept on; empty: it cannot be told.
+///
+/// Each is tried by a thread that ends with it: an isolated processor is not among those that a thread begins with, and
+/// may be had all the same.
+pub fn usable_cpus() -> Vec<usize> {
+    let is_usable = |cpu: &usize| keep_on(*cpu).is_ok();
+    let tried = std::thread::Builder::new()
+        .name("cpus".to_string())
+        .spawn(move || (0..CpuSet::count()).filter(is_usable).collect());
+    tried.ok().and_then(|thread| thread.join().ok()).unwrap_or_default()
+}
+
+fn keep_on(cpu: usize) -> nix::Result<()> {
+    let mut only = CpuSet::new();
+    only.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &only))
 }
 
 #[expect(unsafe_code, reason = "nix has no sched_setscheduler")]
@@ -105,6 +121,13 @@ mod tests {
         assert_eq!(parse_stat(line), Some((Some("SCHED_FIFO".to_string()), 10, -5)));
         assert_eq!(parse_stat("42 (short) S 1"), None);
         assert_eq!(parse_stat(""), None);
+    }
+
+    #[test]
+    fn what_a_thread_may_run_on_it_can_be_kept_on() {
+        let (before, usable) = (cpus(), usable_cpus());
+        assert!(before.iter().all(|cpu| usable.contains(cpu)), "{before:?} {usable:?}");
+        assert_eq!(cpus(), before);
     }
 
     #[test]

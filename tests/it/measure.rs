@@ -307,8 +307,9 @@ fn wrong_words_are_refused_before_anything_is_sampled() {
     let pipe = place.path("pipe");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let pipe = pipe.display().to_string();
-    let cases: [(&[&str], &str); 18] = [
+    let cases: [(&[&str], &str); 19] = [
         (&[], "nothing to sample"),
+        (&["--pid", "1", "--cpu", "1023"], "--cpu 1023 cannot be had: the sampling thread may run on"),
         (&["--container", "no-such-container"], "no-such-container"),
         (&["--container-id", ""], "cannot be empty"),
         (&["--pid", "0"], "at least 1"),

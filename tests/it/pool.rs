@@ -392,5 +392,6 @@ fn words_on_instances_that_contradict_each_other_are_refused() {
     run(&["--idle-timeout", "5s", "--keep"]).expect(2, &["--idle-timeout", "--keep"]);
     run(&["--idle-timeout", "0"]).expect(2, &["--idle-timeout"]);
     run(&["--cpuset", "1-0"]).expect(2, &["--cpuset 1-0", "0-1,3"]);
+    run(&["--cpu", "99999", "--measure-interval", "1ms"]).expect(2, &["--cpu 99999", "may run on 0"]);
     run(&["--cpuset", "0,65535"]).expect(2, &["--cpuset 0,65535", "no CPU", "it must be of 0"]);
 }

@@ -13,7 +13,7 @@ use crate::args::Doctor;
 use crate::exit::Exit;
 
 use super::Context;
-use super::settings::interval;
+use super::settings::{interval, sampling_cpu};
 
 const DEFAULT_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -61,7 +61,12 @@ fn meter(args: &Doctor) -> Result<MeterOptions> {
     }
     // The engine's one reading a second would show no step.
     let source = SourceChoice::Cgroup;
-    Ok(MeterOptions { realtime: args.realtime, cpu: args.cpu, source, ..MeterOptions::new(interval) })
+    Ok(MeterOptions {
+        realtime: args.realtime,
+        cpu: sampling_cpu(args.cpu)?,
+        source,
+        ..MeterOptions::new(interval)
+    })
 }
 
 fn choices(args: &Doctor) -> Result<BuildChoices> {

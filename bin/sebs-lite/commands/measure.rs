@@ -22,7 +22,7 @@ use crate::args::Measure;
 use crate::exit::Exit;
 
 use super::Context;
-use super::settings::interval;
+use super::settings::{interval, sampling_cpu};
 
 /// How often the targets, the clock and the cancel token are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -80,7 +80,7 @@ impl Settings {
         };
         let options = MeterOptions {
             realtime: args.realtime,
-            cpu: args.cpu,
+            cpu: sampling_cpu(args.cpu)?,
             output: output(args.format.as_deref(), args.measurement_file.as_deref())?,
             source: args.source.as_deref().map_or(Ok(SourceChoice::Auto), str::parse)?,
             expected_targets: args.container_id.len() + args.container.len() + args.pid.len(),

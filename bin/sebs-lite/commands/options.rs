@@ -11,7 +11,7 @@ use sebs_lite::{Error, Result, report};
 
 use crate::args::Invoke;
 
-use super::settings::interval;
+use super::settings::{interval, sampling_cpu};
 
 /// What was typed, as far as commands have it in common.
 pub(crate) struct TypedOptions<'a> {
@@ -98,6 +98,7 @@ pub(crate) fn measuring(
         }
         return Ok(None);
     };
+    let cpu = sampling_cpu(cpu)?;
     Ok(Some(MeterOptions { realtime, cpu, ..MeterOptions::new(interval) }))
 }
 

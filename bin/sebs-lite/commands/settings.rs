@@ -9,10 +9,10 @@ use sebs_lite::docker::is_repository;
 use sebs_lite::experiment::{Configuration, ExperimentSettings};
 use sebs_lite::faas::{CodePackage, Platform};
 use sebs_lite::local::{BuildChoices, ContainerChoices, PLATFORMS};
-use sebs_lite::probe::{LONGEST_INTERVAL, SHORTEST_INTERVAL};
+use sebs_lite::probe::{LONGEST_INTERVAL, SHORTEST_INTERVAL, usable_cpus};
 use sebs_lite::runtime::ImageChoice;
 use sebs_lite::units::{Unit, parse_duration};
-use sebs_lite::{Error, Result};
+use sebs_lite::{Error, Result, report};
 
 use crate::args::{Common, Invoke, Package, Start};
 
@@ -135,6 +135,17 @@ pub(crate) fn interval(typed: Option<&str>) -> Result<Option<Duration>> {
         return Err(wrong("an interval lies between 20 µs and 24 h"));
     }
     Ok(Some(interval))
+}
+
+/// The CPU that the sampling thread is to be kept on.
+pub(crate) fn sampling_cpu(typed: Option<usize>) -> Result<Option<usize>> {
+    let Some(cpu) = typed else { return Ok(None) };
+    let usable = usable_cpus();
+    if usable.is_empty() || usable.contains(&cpu) {
+        return Ok(typed);
+    }
+    let usable = report::cpu_list(&usable);
+    Err(Error::usage(format!("--cpu {cpu} cannot be had: the sampling thread may run on {usable}")))
 }
 
 fn resolve(common: &Common, typed: &Typed<'_>) -> Result<BuildSettings> {
