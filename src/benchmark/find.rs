@@ -56,6 +56,8 @@ impl Benchmark {
     /// There is none (the nearest names are shown), there are several, or its `config.json` is at fault.
     pub fn find(name: &str, search: &Search<'_>) -> Result<Benchmark> {
         if name.contains('/') {
+            // They are of no use to a path; one that is not there is a slip all the same.
+            search.roots.iter().try_for_each(|root| files::list(root).map(drop))?;
             return Benchmark::at(Path::new(name), None, search.data);
         }
         let listings = places(search.roots)?;
@@ -343,6 +345,12 @@ mod tests {
         ];
         assert_eq!(names, expected);
         assert!(listed[1].config.is_err());
+        let missing = [folder.path().join("three")];
+        let search = Search { roots: &missing, ..search };
+        for name in ["110.dynamic-html", &one.join("100.webapps/110.dynamic-html").to_string_lossy()] {
+            let error = Benchmark::find(name, &search).unwrap_err();
+            assert!(error.is_not_found() && error.to_string().contains("/three"), "{error}");
+        }
         assert_eq!(listed[5].source, Source::Bundled);
     }
 

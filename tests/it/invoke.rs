@@ -168,9 +168,12 @@ fn a_benchmark_that_is_wrong_is_refused_before_anything_is_started() {
     run(&[]).expect(2, &["config.json", "line 1"]);
     place.run(&["benchmark", "invoke", "110.dynamic-htm", "test"]).expect(2, &["110.dynamic-html"]);
     place.run(&["benchmark", "invoke", "./nosuch", "test"]).expect(2, &["nosuch"]);
-    place
-        .run(&["benchmark", "invoke", "010.sleep", "test", "--benchmarks", "/no/roots"])
-        .expect(2, &["/no/roots"]);
+    for words in
+        [&["invoke", "010.sleep", "test"][..], &["invoke", "./wrong", "test"], &["list"], &["regression"]]
+    {
+        let words = [&["benchmark"], words, &["--benchmarks", "/no/roots"]].concat();
+        place.run(&words).expect(2, &["/no/roots"]);
+    }
     place
         .run(&["benchmark", "invoke", "110.dynamic-html", "huge"])
         .expect(2, &["`test`, `small` or `large`"]);

@@ -26,11 +26,11 @@ use super::input::{InputChoices, check_payload, check_size, make_input, read_inp
 use super::options::{Limits, TypedOptions, measuring, pool_limits};
 use super::resources::Fate;
 use super::settings::BuildSettings;
-use super::{Context, VERSION};
+use super::{Context, VERSION, missing_is_usage};
 
 /// `benchmark list`.
 pub(crate) fn list(context: &Context, args: &List) -> Result<Exit> {
-    let listings = Benchmark::list(&args.benchmarks)?;
+    let listings = Benchmark::list(&args.benchmarks).map_err(missing_is_usage)?;
     let mut rows = vec![["benchmark", "languages", "memory", "timeout", "from"].map(str::to_string).to_vec()];
     let mut json = Vec::new();
     for listing in &listings {

@@ -92,7 +92,7 @@ fn plan(args: &Regression) -> Result<Vec<Planned>> {
     if args.language_version.is_some() && language.is_none() {
         return Err(Error::usage("--language-version is of one language: add --language"));
     }
-    let listings = Benchmark::list(&args.benchmarks)?;
+    let listings = Benchmark::list(&args.benchmarks).map_err(super::missing_is_usage)?;
     for name in &args.benchmark_name {
         if !listings.iter().any(|listing| listing.name.contains(name.as_str())) {
             return Err(Error::usage(format!(
