@@ -1,5 +1,7 @@
 //! Changes what a container may use while it runs.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::Engine;
@@ -27,6 +29,19 @@ pub struct ContainerLimits {
     /// Processes and threads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pids_limit: Option<u64>,
+}
+
+impl fmt::Display for ContainerLimits {
+    /// `memory 256 MiB, 0.5 CPUs, on CPUs 0-1, 64 processes`: what is to change.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = [
+            self.memory.map(|bytes| format!("memory {} MiB", bytes as f64 / f64::from(1 << 20))),
+            self.nano_cpus.map(|cpus| format!("{} CPUs", cpus as f64 / 1e9)),
+            self.cpuset_cpus.as_ref().map(|list| format!("on CPUs {list}")),
+            self.pids_limit.map(|most| format!("{most} processes")),
+        ];
+        f.write_str(&words.into_iter().flatten().collect::<Vec<String>>().join(", "))
+    }
 }
 
 impl Engine {
@@ -57,5 +72,15 @@ mod tests {
     fn what_is_to_stay_is_not_mentioned() {
         let limits = ContainerLimits { nano_cpus: Some(500_000_000), ..ContainerLimits::default() };
         assert_eq!(serde_json::to_string(&limits).unwrap(), r#"{"NanoCpus":500000000}"#);
+        assert_eq!(limits.to_string(), "0.5 CPUs");
+        let limits = ContainerLimits {
+            memory: Some(256 << 20),
+            memory_swap: Some(256 << 20),
+            cpuset_cpus: Some("0-1".to_string()),
+            pids_limit: Some(64),
+            ..limits
+        };
+        assert_eq!(limits.to_string(), "memory 256 MiB, 0.5 CPUs, on CPUs 0-1, 64 processes");
+        assert_eq!(ContainerLimits::default().to_string(), "");
     }
 }

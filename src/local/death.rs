@@ -190,14 +190,14 @@ fn cause_of_end(state: &ContainerState, suspect: &Suspect<'_>) -> Cause {
             format!("{OUT_OF_MEMORY}: this machine had none left")
         }
         137 if is_out_of_memory => {
-            format!("{OUT_OF_MEMORY}: it used more than its memory limit of {memory_mb} MB")
+            format!("{OUT_OF_MEMORY}: it used more than its memory limit of {memory_mb} MiB")
         }
         137 if oom_kills.or(killed_above) == Some(0) => {
             "the function's process was killed (signal 9), and not for want of memory".to_string()
         }
         137 if memory_mb > 0 => format!(
             "the function's process was killed (signal 9): by the kernel, if it used more than its memory limit of \
-             {memory_mb} MB, or from outside"
+             {memory_mb} MiB, or from outside"
         ),
         code if is_out_of_memory => format!(
             "the function's process ended with exit code {code}, after the kernel had killed one of its instance for \
@@ -242,7 +242,7 @@ mod tests {
             );
             (cause.is_out_of_memory, cause.text)
         };
-        let limit = "it used more than its memory limit of 128 MB";
+        let limit = "it used more than its memory limit of 128 MiB";
         for (told, is_out_of_memory, text) in [
             (told(137, false, 128, 0, (Some(1), None)), true, limit),
             (told(137, true, 128, 0, (None, None)), true, limit),

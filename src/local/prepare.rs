@@ -1,5 +1,6 @@
 //! From a benchmark to its code package, mounted or baked: the first language that has a runtime image, and a build on that image.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::benchmark::{Benchmark, BuildRequest, KnownPackage};
@@ -197,6 +198,9 @@ fn image(
     if refusals.iter().any(|error| !error.is_usage()) {
         refusals.retain(|error| !error.is_usage());
     }
+    // What is wrong for each language alike is said once.
+    let mut told = BTreeSet::new();
+    refusals.retain(|error| told.insert(error.to_string()));
     match refusals.len() {
         0 => {
             let known: Vec<&str> =

@@ -81,6 +81,7 @@ impl Local {
         let Some(limits) = limits_between(&function.config, config) else {
             return self.replace_instances(function, package, config);
         };
+        let told = in_words(&limits, &function.config, config);
         let revision = self.pool.deployed(&function.name).map_or(0, |old| old.revision);
         let deployed = Deployed { revision, ..self.deployment(&function.name, package, config) };
         if limits == ContainerLimits::default() {
@@ -89,7 +90,7 @@ impl Local {
             self.engine().cancel().check()?;
             return self.replace_instances(function, package, config);
         }
-        log::info!("function `{}` goes on with other limits: {limits:?}", function.name);
+        log::info!("function `{}` goes on with other limits: {told}", function.name);
         function.config = config.clone();
         self.renew(function)?;
         if self.kept.contains(&function.name) {
@@ -196,6 +197,16 @@ fn limits_between(old: &FunctionConfig, new: &FunctionConfig) -> Option<Containe
     })
 }
 
+/// What changes, for people: the timeout is ours alone.
+fn in_words(limits: &ContainerLimits, old: &FunctionConfig, new: &FunctionConfig) -> String {
+    let timeout = match new.timeout {
+        0 => "no timeout".to_string(),
+        seconds => format!("timeout {seconds} s"),
+    };
+    let words = [limits.to_string(), if old.timeout == new.timeout { String::new() } else { timeout }];
+    words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<String>>().join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,6 +231,7 @@ mod tests {
         let old = config(128, Some(1.0));
         let longer = FunctionConfig { timeout: 0, ..old.clone() };
         assert_eq!(limits_between(&old, &longer), Some(ContainerLimits::default()));
+        assert_eq!(in_words(&ContainerLimits::default(), &old, &longer), "no timeout");
         let changed = limits_between(&old, &config(256, Some(0.5))).unwrap();
         assert_eq!((changed.memory, changed.memory_swap), (Some(256 << 20), Some(256 << 20)));
         assert_eq!(

@@ -96,7 +96,8 @@ fn instances(metrics: Option<&serde_json::Value>) -> String {
     let number = |key| metrics.and_then(|metrics| metrics.get(key)).and_then(serde_json::Value::as_u64);
     match (number("instances_started"), number("most_instances")) {
         (Some(started @ 2..), Some(most)) => {
-            format!("\n{started} instances were started, {most} were there at a time\n")
+            let were = if most == 1 { "was" } else { "were" };
+            format!("\n{started} instances were started, {most} {were} there at a time\n")
         }
         _ => String::new(),
     }
@@ -270,11 +271,12 @@ mod tests {
 
     #[test]
     fn instances_are_told_of_where_there_were_several() {
-        let told = |started: u64| {
-            instances(Some(&serde_json::json!({"instances_started": started, "most_instances": 2})))
+        let told = |started: u64, most: u64| {
+            instances(Some(&serde_json::json!({"instances_started": started, "most_instances": most})))
         };
-        assert_eq!(told(3), "\n3 instances were started, 2 were there at a time\n");
-        assert_eq!((told(1), instances(None)), (String::new(), String::new()));
+        assert_eq!(told(3, 2), "\n3 instances were started, 2 were there at a time\n");
+        assert_eq!(told(3, 1), "\n3 instances were started, 1 was there at a time\n");
+        assert_eq!((told(1, 1), instances(None)), (String::new(), String::new()));
     }
 
     #[test]

@@ -474,7 +474,10 @@ fn another_architecture_is_refused_unless_its_image_runs() {
         eprintln!("SKIPPED: this machine has an emulator of arm64");
         return;
     }
-    ended.expect(2, &["this machine (x86_64) cannot run arm64 images", "binfmt_misc", "qemu-user-static"]);
+    let told = ["this machine (x86_64) cannot run arm64 images", "binfmt_misc", "qemu-user-static"];
+    ended.expect(2, &told);
+    let two = place.run(&["benchmark", "package", "010.sleep", "--architecture", "arm64"]).expect(2, &told);
+    assert_eq!(two.stderr.matches(told[0]).count(), 1, "{}", two.stderr);
 
     // An image that says that it is for arm64, and has no interpreter that could run.
     let foreign = load_for(&engine, &format!("{name}:arm"), "arm64", None);

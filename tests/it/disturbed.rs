@@ -236,7 +236,7 @@ fn a_kill_for_memory_is_counted_be_it_of_a_child_or_of_the_server() {
         let told = [
             "invocation 2: the kernel killed a process of its instance for want of memory",
             "invocation 3 failed: the kernel killed the function's process for want of memory: it used more than its \
-             memory limit of 192 MB",
+             memory limit of 192 MiB",
         ];
         let more = ["--language", language, "--input", &input, "--repetitions", "4"];
         place.run(&words(&benchmark, &name, &more)).expect(3, &told);
@@ -264,7 +264,7 @@ fn a_function_that_the_kernel_killed_is_told_so_on_the_invocation_that_did_it() 
     let mut invoke = |event: &str| served.local.invoke(&mut served.function, event).unwrap();
     let mut results = [invoke("{}"), invoke(r#"{"mib": 1024}"#), invoke("{}")];
     let error = results[1].invocation.error.clone().unwrap();
-    assert!(error.contains("for want of memory") && error.contains("limit of 128 MB"), "{error}");
+    assert!(error.contains("for want of memory") && error.contains("limit of 128 MiB"), "{error}");
     let kills: Vec<_> = results.iter().map(|result| result.invocation.oom_kills).collect();
     assert_eq!(kills, [Some(0), Some(1), Some(0)]);
     let failed: Vec<_> = results.iter().map(|result| result.stats.failure).collect();

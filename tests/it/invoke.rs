@@ -75,7 +75,7 @@ fn each_way_to_fail_is_named_and_the_measured_invocations_are_kept() {
         ("raise", "ValueError: boom", "500"),
         ("exit", "ended with exit code 7", "asked to exit"),
         ("return", "JSON", ""),
-        ("eat", "memory limit of 128 MB", ""),
+        ("eat", "memory limit of 128 MiB", ""),
         ("sleep", "timed out", "limit of 2 s"),
     ];
     for (word, reason, further) in cases {
@@ -233,6 +233,28 @@ fn an_answer_that_is_longer_than_the_limit_is_refused() {
     let benchmark = function(&place, "long", "def handler(event):\n    return {'result': 'x' * 3000}\n");
     place.run(&words(&benchmark, &name, &["--max-payload", "100"])).expect(3, &["longer than 100 bytes"]);
     place.run(&words(&benchmark, &name, &["--max-payload", "10kB"])).expect(0, &[]);
+}
+
+#[test]
+fn what_becomes_of_a_kept_function_is_said_in_words_and_once() {
+    let Some(engine) = support::engine() else { return };
+    let place = Place::create("kept-words");
+    let name = support::unique("kept-words");
+    let benchmark = function(&place, "plain", "def handler(event):\n    return {'result': 1}\n");
+    let told =
+        place.run(&words(&benchmark, &name, &["--deployments", "2", "--keep"])).expect(0, &["is kept at"]);
+    assert_eq!(told.stderr.matches("is kept at").count(), 1, "{}", told.stderr);
+    assert_eq!(told.stderr.matches("resources cleanup").count(), 1, "{}", told.stderr);
+    let kept = containers(&engine, &name);
+    let more = ["--memory", "256", "--cpus", "0.5", "--timeout", "30", "--keep"];
+    place
+        .run(&words(&benchmark, &name, &more))
+        .expect(0, &["goes on with other limits: memory 256 MiB, 0.5 CPUs, timeout 30 s\n"]);
+    for container in kept {
+        let _ = engine.remove_container(&container);
+    }
+    place.run(&["resources", "cleanup", &name]).expect(0, &[]);
+    assert_eq!(containers(&engine, &name), [""; 0]);
 }
 
 #[test]

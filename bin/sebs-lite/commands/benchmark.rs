@@ -384,13 +384,13 @@ fn keep(local: &mut Local, function: &Function) -> Result<bool> {
     if !local.keep(function)? {
         return Ok(false);
     }
-    for instance in &function.instances {
-        log::info!(
-            "function `{0}` is kept at http://{1} (`sebs-lite resources cleanup {0}` removes it)",
-            function.name,
-            instance.url
-        );
-    }
+    let urls: Vec<String> =
+        function.instances.iter().map(|instance| format!("http://{}", instance.url)).collect();
+    log::info!(
+        "function `{0}` is kept at {1} (`sebs-lite resources cleanup {0}` removes it)",
+        function.name,
+        urls.join(", ")
+    );
     Ok(true)
 }
 
