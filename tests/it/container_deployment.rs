@@ -162,8 +162,10 @@ fn node_runs_from_an_image_of_its_own_too() {
 fn a_kept_function_is_used_again_if_it_runs_the_image_that_is_asked_for() {
     let Some(engine) = support::engine() else { return };
     let (place, name) = (Place::create("baked-kept"), support::unique("baked-kept"));
-    let _images = Images::new(&engine, &name);
-    let benchmark = function(&place, &name, LOOKS);
+    let images = Images::new(&engine, &name);
+    // Code that no other test has: its image would have another name left.
+    let code = format!("{LOOKS}# {name}\n");
+    let benchmark = function(&place, &name, &code);
     let run = |variant: &str, texts: &[&str]| {
         place.run(&words(&benchmark, &name, &["--keep", "--system-variant", variant])).expect(0, texts)
     };
@@ -175,9 +177,15 @@ fn a_kept_function_is_used_again_if_it_runs_the_image_that_is_asked_for() {
     assert_eq!(output(&place.invocations()[0])["mounted"], serde_json::json!(["/function"]));
     run("container", &["with other options"]);
     assert_eq!(output(&place.invocations()[0])["mounted"], serde_json::json!([]));
-    place.write(&format!("{name}/python/function.py"), &LOOKS.replace("'first'", "'second'"));
+    let outdated = engine.inspect_image(&images.names()[0]).unwrap().id;
+    place.write(&format!("{name}/python/function.py"), &code.replace("'first'", "'second'"));
     run("container", &["with other code: updating it"]);
     assert_eq!(output(&place.invocations()[0])["result"], "second");
+    // The image that was in use when the other was built is needed no more.
+    place.run(&["resources", "cleanup", "--dry-run"]).expect(0, &[&outdated]);
+    place.run(&["resources", "cleanup", &outdated]).expect(0, &["removed:"]);
+    assert!(engine.inspect_image(&outdated).unwrap_err().is_not_found());
+    assert_eq!(images.names().len(), 1);
     let left = containers(&engine, &name);
     assert_eq!(left.len(), 1);
     engine.remove_container(&left[0]).unwrap();
