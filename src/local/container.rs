@@ -1,6 +1,6 @@
 //! Starts one instance of a function in a container, and waits with a deadline until it answers.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,17 +10,17 @@ use crate::cancel::Cancel;
 use crate::clock::Instant;
 use crate::docker::{
     ChosenNetwork, ContainerInspect, ContainerSpec, DEFAULT_NETWORK, Engine, HostConfig, Lifetime, Limit,
-    LogConfig, OwnedContainer, Owner, PortBinding, is_port_taken, log_tail,
+    LogConfig, OwnedContainer, Owner, PortBinding, is_port_taken,
 };
 use crate::error::{Error, Kind, Result};
 use crate::faas::FunctionConfig;
 use crate::files::{self, Access};
-use crate::http::{Client, Limits, Request};
 use crate::units::Bytes;
 
 use super::LocalOptions;
 use super::options::VARIABLES_LABEL;
-use super::whereabouts::{bridge_address, present_address, published_address};
+use super::ready::Setback;
+use super::whereabouts::{bridge_address, published_address};
 
 /// The port that a function server listens on inside its container.
 pub const DEFAULT_PORT: u16 = 9000;
@@ -42,18 +42,6 @@ pub(super) const MAX_PAYLOAD: &str = "SEBS_LITE_MAX_PAYLOAD_BYTES";
 
 /// How often an instance is started whose engine goes away each time.
 const STARTS: usize = 3;
-
-/// How soon an instance is asked again whether it answers: at first, and at most. Asking faster than each 1 to 2 ms
-/// gains nothing; asking more slowly would add to each start's time, unless it takes long anyway.
-const POLL_FIRST: Duration = Duration::from_millis(1);
-const POLL_SOON: Duration = Duration::from_millis(2);
-const POLL_LAST: Duration = Duration::from_millis(50);
-
-/// How long an instance is asked often.
-const SOON: Duration = Duration::from_secs(2);
-
-/// How long an address may be out of reach, rather than refuse, until it is taken for unreachable from this host.
-const UNREACHABLE_AFTER: Duration = Duration::from_secs(1);
 
 /// Where an instance is invoked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -156,24 +144,38 @@ impl Starter {
         }
     }
 
-    /// Starts it again where the engine went away meanwhile, which ends what it was about to start.
+    /// Starts it again where the engine went away meanwhile, which ends what it was about to start, and once where somebody
+    /// did something to its container.
     fn persist_start(&self, request: &InstanceRequest<'_>, mode: AddressMode) -> Result<Started> {
+        let mut was_disturbed = false;
         for _ in 1..STARTS {
             // One that is about to end still answers on connections that were kept.
             self.engine.settle()?;
             let absences = self.engine.absences();
-            match self.restore_storage(absences).and_then(|()| self.start_at(request, mode)) {
-                Err(error) if error.is_cancelled() || error.is_disconnected() => return Err(error),
-                Err(error) if self.engine.settle()? || self.engine.absences() != absences => {
-                    log::warn!("{error}: the engine went away meanwhile, so it is started again");
-                }
-                outcome => return outcome,
+            let setback = match self.restore_storage(absences).map_err(Setback::from) {
+                Ok(()) => match self.start_at(request, mode) {
+                    Ok(started) => return Ok(started),
+                    Err(setback) => setback,
+                },
+                Err(setback) => setback,
+            };
+            let is_disturbed = matches!(setback, Setback::Disturbed(_));
+            let error = setback.into_error();
+            if error.is_cancelled() || error.is_disconnected() {
+                return Err(error);
+            }
+            if self.engine.settle()? || self.engine.absences() != absences {
+                log::warn!("{error}: the engine went away meanwhile, so it is started again");
+            } else if is_disturbed && !std::mem::replace(&mut was_disturbed, true) {
+                log::warn!("{error}: that was done from outside, so it is started again");
+            } else {
+                return Err(error);
             }
         }
-        self.start_at(request, mode)
+        self.start_at(request, mode).map_err(Setback::into_error)
     }
 
-    fn start_at(&self, request: &InstanceRequest<'_>, mode: AddressMode) -> Result<Started> {
+    fn start_at(&self, request: &InstanceRequest<'_>, mode: AddressMode) -> Result<Started, Setback> {
         let name = container_name(request.function_name);
         let mut spec = self.spec(request, mode)?;
         let absences = self.engine.absences();
@@ -188,10 +190,15 @@ impl Starter {
                         container.remove()?;
                         error
                     }
-                    Err(error) => return Err(self.explain_start(error)),
+                    Err(error) if error.is_not_found() => {
+                        // What is missing may be a network, too.
+                        self.inspect(container.id(), &name)?;
+                        return Err(self.explain_start(error).into());
+                    }
+                    Err(error) => return Err(self.explain_start(error).into()),
                 },
                 Err(error) if spec.host_config.init && lacks_init(&error) => error,
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             };
             log::warn!(
                 "{error}: the function is started without, and processes that it leaves behind stay in its limit"
@@ -203,7 +210,7 @@ impl Starter {
         let inspected = self.inspect(container.id(), &name)?;
         let address = self.address(&inspected, mode)?;
         log::debug!("container `{name}` started, asking {address} until it answers");
-        self.wait_until_ready(container.id(), &name, address)?;
+        self.come_up(container.id(), &name, address)?;
         let phases = StartPhases {
             create: created.since(begin),
             start: running.since(created),
@@ -356,9 +363,16 @@ impl Starter {
         }
     }
 
-    fn address(&self, inspected: &ContainerInspect, mode: AddressMode) -> Result<SocketAddr> {
+    fn address(&self, inspected: &ContainerInspect, mode: AddressMode) -> Result<SocketAddr, Setback> {
         if !inspected.state.running {
-            return Err(self.died(&inspected.id, inspected));
+            return Err(self.died(inspected));
+        }
+        if inspected.has_left_its_network() {
+            let text = format!(
+                "container `{}` was disconnected from its network before it answered",
+                inspected.name
+            );
+            return Err(Setback::Disturbed(Error::new(text)));
         }
         let found = if mode == AddressMode::Published {
             published_address(inspected)
@@ -371,97 +385,8 @@ impl Starter {
                 (_, Some(network)) => format!("address on network `{}`", network.name),
                 (_, None) => "address on the bridge".to_string(),
             };
-            Error::with_kind(Kind::NotFound, format!("container `{}` has no {place}", inspected.name))
+            Error::with_kind(Kind::NotFound, format!("container `{}` has no {place}", inspected.name)).into()
         })
-    }
-
-    /// Asks `/alive` until there is any HTTP answer: SeBS's Node.js server answers 404.
-    pub(super) fn wait_until_ready(&self, id: &str, name: &str, address: SocketAddr) -> Result<()> {
-        let begin = Instant::now();
-        let deadline = begin.after(self.options.start_timeout);
-        let mut pause = POLL_FIRST;
-        let mut next_look = begin.after(POLL_LAST);
-        let mut unreachable_since = None;
-        let mut is_paused = false;
-        loop {
-            if answers(address, self.options.start_timeout, &self.cancel)? {
-                return Ok(());
-            }
-            let now = Instant::now();
-            if now >= next_look {
-                let inspected = self.inspect(id, name)?;
-                if !inspected.state.running {
-                    return Err(self.died(id, &inspected));
-                }
-                if let Some(other) = present_address(&inspected).filter(|other| *other != address) {
-                    return Err(Error::new(format!(
-                        "container `{name}` lost its address {address} before it answered, and is at {other} now"
-                    )));
-                }
-                is_paused = inspected.state.paused;
-                if is_unreachable(address) {
-                    let since = *unreachable_since.get_or_insert(now);
-                    if now.since(since) >= UNREACHABLE_AFTER {
-                        let text =
-                            format!("container `{name}` cannot be reached at {address} from this host");
-                        return Err(Error::with_kind(Kind::NotFound, text));
-                    }
-                } else {
-                    unreachable_since = None;
-                }
-                next_look = Instant::now().after(POLL_LAST);
-            }
-            if now >= deadline {
-                let waited = self.options.start_timeout.as_secs_f64();
-                let because = if is_paused { ": it is paused" } else { "" };
-                let text = format!(
-                    "the function server in container `{name}` did not answer within {waited} s{because}"
-                );
-                return Err(Error::with_kind(Kind::Timeout, text + &self.log_tail(id)));
-            }
-            std::thread::sleep(pause);
-            let most = if now.since(begin) < SOON { POLL_SOON } else { POLL_LAST };
-            pause = (pause * 2).min(most);
-        }
-    }
-
-    /// As the engine does; but that it is gone is no sign of an address that cannot be reached.
-    fn inspect(&self, id: &str, name: &str) -> Result<ContainerInspect> {
-        self.engine.inspect_container(id).map_err(|error| match error.is_not_found() {
-            true => Error::new(format!("container `{name}` was removed before it answered")),
-            false => error,
-        })
-    }
-
-    fn died(&self, id: &str, inspected: &ContainerInspect) -> Error {
-        let code = inspected.state.exit_code;
-        let text = format!("container `{}` ended with exit code {code} before it answered", inspected.name);
-        Error::new(text + &self.log_tail(id))
-    }
-
-    fn log_tail(&self, id: &str) -> String {
-        log_tail(&self.engine.without_cancel(), id)
-    }
-}
-
-/// Does a function server give any HTTP answer at this address?
-///
-/// # Errors
-/// `is_cancelled` alone.
-pub(crate) fn answers(address: SocketAddr, limit: Duration, cancel: &Cancel) -> Result<bool> {
-    let limits = Limits {
-        connect: Duration::from_millis(250),
-        // The server's one thread may be busy with its own start.
-        total: Some(Duration::from_secs(2).min(limit)),
-        max_body_bytes: 1 << 20,
-        cancel,
-        peer_lost: None,
-    };
-    let request = Request { method: "GET", path: "/alive", body: None };
-    match Client::new(address, false).send(&request, &limits).1 {
-        Ok(_) => Ok(true),
-        Err(error) if error.is_cancelled() => Err(error),
-        Err(_) => Ok(false),
     }
 }
 
@@ -498,21 +423,6 @@ fn plain_name(function: &str) -> String {
 fn lacks_init(error: &Error) -> bool {
     let text = error.to_string();
     text.contains("docker-init") || text.contains("container-init")
-}
-
-/// Does a connection neither stand nor get refused?
-fn is_unreachable(address: SocketAddr) -> bool {
-    use std::io::ErrorKind;
-    match TcpStream::connect_timeout(&address, Duration::from_millis(250)) {
-        Ok(_) => false,
-        Err(error) => matches!(
-            error.kind(),
-            ErrorKind::TimedOut
-                | ErrorKind::WouldBlock
-                | ErrorKind::HostUnreachable
-                | ErrorKind::NetworkUnreachable
-        ),
-    }
 }
 
 #[cfg(test)]

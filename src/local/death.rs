@@ -8,7 +8,7 @@ use crate::clock::Instant;
 use crate::docker::{ContainerInspect, ContainerState, Engine, log_tail};
 use crate::error::Result;
 
-use super::container::answers;
+use super::ready::answers;
 use super::whereabouts::{RESTARTED, loss, was_restarted};
 
 /// How long the end of a container is waited for after its connection broke, before its server is asked whether it lives.

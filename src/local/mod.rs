@@ -19,6 +19,7 @@ mod network;
 mod options;
 mod pool;
 mod prepare;
+mod ready;
 mod removal;
 mod sampling;
 mod silence;

@@ -1,5 +1,6 @@
 //! What somebody does to an instance's container behind the platform's back, in each of its states.
 
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
 use std::process::Command;
 use std::time::Duration;
@@ -8,6 +9,10 @@ use sebs_lite::docker::{Engine, Scope};
 use sebs_lite::faas::{ExecutionResult, FunctionConfig, StartKind, System};
 use sebs_lite::local::{AddressMode, LocalOptions};
 
+use crate::deployment::ECHO;
+use crate::engine_restart::COMES_UP_AT_GATE;
+use crate::logged::logged_by;
+use crate::networks::{TestNetwork, docker, on};
 use crate::program::{Ended, Place, function, words};
 use crate::served::{Gate, Served, WAITS_AT_GATE, let_go, prepared};
 use crate::support;
@@ -92,21 +97,28 @@ fn an_instance_that_was_disturbed_at_work_is_named_and_the_next_invocation_gets_
     served.end(&engine);
 }
 
+/// The ids of the containers that run for a function.
+fn running(engine: &Engine, name: &str) -> Vec<String> {
+    let running = engine.list_containers(&["sebs-lite=1"], Scope::Running).unwrap();
+    let own = running.into_iter().filter(|one| one.names.iter().any(|own| own.starts_with(name)));
+    own.map(|one| one.id).collect()
+}
+
 #[test]
-fn an_instance_that_was_disturbed_while_it_came_up_is_an_error_and_is_gone() {
+fn instances_that_are_disturbed_each_time_they_come_up_are_an_error_and_are_gone() {
     let Some(engine) = support::engine() else { return };
     let place = Place::create("coming-up");
     // What the interpreter reads before its program: the server is not up for long.
     place.write("function-of-a-test/python/sitecustomize.py", "import time\ntime.sleep(60)\n");
     // An address that a container loses may at once be another's, which answers: that is seen by who invokes.
     let reasons = [
-        Some("ended with exit code 137 before it answered"),
-        Some("it is paused"),
+        Some(("ended with exit code 137 before it answered", 2)),
+        Some(("it is paused", 1)),
         None,
-        Some("before it answered"),
+        Some(("before it answered", 2)),
     ];
     for ((disturb, _), reason) in DISTURBANCES.into_iter().zip(reasons) {
-        let Some(reason) = reason else { continue };
+        let Some((reason, starts)) = reason else { continue };
         let options = LocalOptions {
             address: AddressMode::Bridge,
             start_timeout: Duration::from_secs(4),
@@ -116,23 +128,125 @@ fn an_instance_that_was_disturbed_while_it_came_up_is_an_error_and_is_gone() {
         let (package, mut local) = prepared(&engine, &place, WAITS_AT_GATE, options);
         let name = support::unique("coming-up");
         let config = FunctionConfig::from_package(&package);
+        let mut disturbed = HashSet::new();
         let error = std::thread::scope(|scope| {
             let created =
                 scope.spawn(|| local.create_function(&package, &name, &config).unwrap_err().to_string());
-            let id = loop {
-                let running = engine.list_containers(&["sebs-lite=1"], Scope::Running).unwrap();
-                let own = running.into_iter().find(|one| one.names.iter().any(|own| own.starts_with(&name)));
-                if let Some(own) = own {
-                    break own.id;
+            while !created.is_finished() {
+                for id in running(&engine, &name) {
+                    if disturbed.insert(id.clone()) {
+                        disturb(&engine, &id);
+                    }
                 }
-                assert!(!created.is_finished(), "{}", created.join().unwrap());
-            };
-            disturb(&engine, &id);
+            }
             created.join().unwrap()
         });
         assert!(error.contains(reason) && error.contains(&name), "{reason}: {error}");
+        assert_eq!(disturbed.len(), starts, "{error}");
         assert_eq!(support::containers(&engine, &name), [""; 0], "{error}");
         local.shutdown().unwrap();
+    }
+}
+
+#[test]
+fn an_instance_that_was_disturbed_while_it_came_up_is_started_again() {
+    let Some(engine) = support::engine() else { return };
+    let (place, network) = (Place::create("coming-up-once"), TestNetwork::create(&[]));
+    place.write("function-of-a-test/python/sitecustomize.py", COMES_UP_AT_GATE);
+    let disturbances: [Disturbance; 3] = [
+        (
+            |engine, id| engine.kill_container(id, "SIGKILL").unwrap(),
+            "ended with exit code 137 before it answered",
+        ),
+        (|engine, id| engine.remove_container(id).unwrap(), "before it answered"),
+        (take_off, "was disconnected from its network"),
+    ];
+    for (disturb, reason) in disturbances {
+        let gate = Gate::open();
+        let options = LocalOptions {
+            env: [("PYTHONPATH", "/function/function".to_string()), ("GATE", gate.port().to_string())]
+                .map(|(name, value)| (name.to_string(), value))
+                .to_vec(),
+            ..on(&network)
+        };
+        let (package, mut local) = prepared(&engine, &place, WAITS_AT_GATE, options);
+        let name = support::unique("coming-up-once");
+        let config = FunctionConfig::from_package(&package);
+        let (mut function, lines) = std::thread::scope(|scope| {
+            let created = scope.spawn(|| {
+                let mut created = None;
+                let lines = logged_by(|| created = Some(local.create_function(&package, &name, &config)));
+                (created.unwrap().unwrap(), lines)
+            });
+            let _waiting = gate.arrival();
+            disturb(&engine, &running(&engine, &name)[0]);
+            let_go(gate.arrival());
+            created.join().unwrap()
+        });
+        let is_told = |line: &String| line.contains(reason) && line.contains("so it is started again");
+        assert!(lines.iter().any(is_told), "{reason}: {lines:#?}");
+        // That the first one lost its address says nothing of addresses.
+        assert!(!function.instances[0].url.starts_with("127.0.0.1"), "{reason}: {function:?}");
+        let result = local.invoke(&mut function, "{}").unwrap();
+        assert!(!result.stats.failure && result.stats.cold_start, "{:?}", result.invocation.error);
+        assert_eq!(support::containers(&engine, &name).len(), 1);
+        local.shutdown().unwrap();
+    }
+}
+
+/// Takes a container off the network of a test's that it was put on.
+fn take_off(engine: &Engine, id: &str) {
+    let network = engine.inspect_container(id).unwrap().own_network().unwrap().to_string();
+    docker(&["network", "disconnect", "-f", &network, id]);
+}
+
+#[test]
+fn a_server_that_ends_by_itself_while_it_comes_up_is_an_error_at_once() {
+    let Some(engine) = support::engine() else { return };
+    let place = Place::create("ends");
+    let benchmark = function(&place, "ends", ECHO);
+    place.write("ends/python/sitecustomize.py", "import os\nos._exit(7)\n");
+    let name = support::unique("ends");
+    let words = words(&benchmark, &name, &["--env", "PYTHONPATH=/function/function"]);
+    let ended = place.run(&words).expect(1, &["ended with exit code 7 before it answered"]);
+    assert!(!ended.stderr.contains("started again"), "{}", ended.stderr);
+    assert!(!place.path("experiments.json").exists());
+    assert_eq!(support::containers(&engine, &name), [""; 0]);
+}
+
+#[test]
+fn a_run_goes_on_after_a_start_that_was_disturbed_and_one_that_breaks_off_tells_all_of_what_it_made() {
+    let Some(engine) = support::engine() else { return };
+    for (disturbed_starts, exit_code, count) in [(1, 0, 3), (2, 1, 1)] {
+        let (place, name, gate) = (Place::create("goes-on"), support::unique("goes-on"), Gate::open());
+        let benchmark = function(&place, "echo", ECHO);
+        place.write("echo/python/sitecustomize.py", COMES_UP_AT_GATE);
+        let port = format!("GATE={}", gate.port());
+        let environment = ["--env", "PYTHONPATH=/function/function", "--env", &port];
+        let more = [&environment[..], &["--cold", "--repetitions", "3"]].concat();
+        let child = place.spawn(&words(&benchmark, &name, &more));
+        let_go(gate.arrival());
+        for _ in 0..disturbed_starts {
+            let _waiting = gate.arrival();
+            let container = &support::containers(&engine, &name)[0];
+            engine.remove_container(container).unwrap();
+        }
+        for _ in 1..count {
+            let_go(gate.arrival());
+        }
+        let told = ["before it answered", "so it is started again", "results: "];
+        Ended::from(child.wait_with_output().unwrap()).expect(exit_code, &told);
+        let all = place.invocations();
+        assert_eq!(all.len(), count);
+        for invocation in &all {
+            let times = &invocation["provider_times"];
+            assert!(times["initialization"].as_u64() > Some(0), "{invocation}");
+            assert_eq!(times["execution"], invocation["invocation"]["handler_us"]);
+        }
+        let metrics = &place.experiments()["_metrics"][&name];
+        assert_eq!(metrics["cold"], count, "{metrics}");
+        assert_eq!(metrics["instances"].as_array().unwrap().len(), count, "{metrics}");
+        assert_eq!(support::containers(&engine, &name), [""; 0]);
     }
 }
 

@@ -231,7 +231,7 @@ fn storage_of_a_run_that_a_restart_ended_is_started_again_before_functions_are()
 }
 
 /// What the interpreter reads before its program: the server comes up once the gate lets it.
-const COMES_UP_AT_GATE: &str = "
+pub(crate) const COMES_UP_AT_GATE: &str = "
 import os, socket, struct, sys
 sys.path.remove('/function/function')
 for line in open('/proc/net/route').read().splitlines()[1:]:

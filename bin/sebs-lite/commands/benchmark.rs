@@ -176,11 +176,22 @@ pub(super) fn measure(
     };
     let environment = environment(&engine, &prepared, resources)?;
     let mut result = ExperimentResult::begin(result_config, environment, clock::epoch_seconds());
-    let outcome = run(context, args, &mut local, &prepared, &config, &payload, &mut result, &mut store);
+    context.line.callback().step("starting the function", "");
+    let mut function = local.get_function(&prepared.package, args.function_name.as_deref(), &config);
+    let invoked = match &mut function {
+        Ok(function) => run(context, args, &mut local, function, &payload, &mut result, &mut store),
+        Err(_) => Ok(()),
+    };
     let attributed = attribute(&mut local, &mut result, &mut store);
-    let outcome = outcome.and_then(|mut function| {
-        attributed?;
-        download_metrics(&mut local, &function, &mut result, &mut store)?;
+    // Of a run that broke off, the invocations that were made are told of in full, too.
+    let told = match &function {
+        Ok(function) if result.invocations_of(&function.name).next().is_some() => {
+            download_metrics(&mut local, function, &mut result, &mut store)
+        }
+        _ => Ok(()),
+    };
+    let outcome = function.and_then(|mut function| {
+        first_error([invoked, attributed, told])?;
         if args.validate {
             resources.follow().unwrap_or_else(|error| log::warn!("{error}"));
             let storage = &mut ResultStorage(resources);
@@ -234,22 +245,26 @@ fn describe(local: &Local, resources: &mut SystemResources) -> Result<serde_json
     Ok(description)
 }
 
-/// Deploys the function and invokes it.
-#[expect(clippy::too_many_arguments, reason = "a step of one command, called once")]
+/// The first error; those after it are warnings.
+fn first_error(outcomes: [Result<()>; 3]) -> Result<()> {
+    let mut errors = outcomes.into_iter().filter_map(Result::err);
+    let Some(first) = errors.next() else { return Ok(()) };
+    errors.filter(|error| !error.is_cancelled()).for_each(|error| log::warn!("{error}"));
+    Err(first)
+}
+
+/// Invokes the function.
 fn run(
     context: &Context,
     args: &Invoke,
     local: &mut Local,
-    prepared: &Prepared,
-    config: &FunctionConfig,
+    function: &mut Function,
     payload: &str,
     result: &mut ExperimentResult,
     store: &mut ResultStore,
-) -> Result<Function> {
+) -> Result<()> {
     let progress = context.line.callback();
-    progress.step("starting the function", "");
-    let mut function = local.get_function(&prepared.package, args.function_name.as_deref(), config)?;
-    local.ensure_instances(&mut function, args.deployments.unwrap_or(1) as usize)?;
+    local.ensure_instances(function, args.deployments.unwrap_or(1) as usize)?;
     let repetitions = Repetitions {
         payload,
         warmup: args.warmup.unwrap_or(0),
@@ -259,8 +274,7 @@ fn run(
     };
     progress.count("invoking", 0, repetitions.count.into());
     let mut told = |number: u32, _: &_| progress.count("invoking", number.into(), repetitions.count.into());
-    repeat(local, &mut function, &repetitions, result, store, &mut told)?;
-    Ok(function)
+    repeat(local, function, &repetitions, result, store, &mut told)
 }
 
 /// Ends the sampling of memory, and writes into the result what it says of each invocation.

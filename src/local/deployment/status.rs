@@ -11,7 +11,7 @@ use super::{Deployment, MemoryMeasurements, RecordingFormat};
 use crate::cancel::Cancel;
 use crate::docker::{ContainerInspect, Engine};
 use crate::error::{Error, Result};
-use crate::local::{container, short, whereabouts};
+use crate::local::{ready, short, whereabouts};
 use crate::probe::Recording;
 use crate::process::Identity;
 use crate::storage::{self, StorageStatus};
@@ -179,7 +179,7 @@ impl Deployment {
 /// Whether each instance that has an address answers; some at a time, since one whose handler is at work may stay silent.
 fn ask(addresses: &[Option<SocketAddr>], cancel: &Cancel) -> Result<Vec<Option<bool>>> {
     const AT_A_TIME: usize = 64;
-    let ask = |address: SocketAddr| container::answers(address, ANSWER_LIMIT, cancel);
+    let ask = |address: SocketAddr| ready::answers(address, ANSWER_LIMIT, cancel);
     let mut answers = Vec::new();
     for some in addresses.chunks(AT_A_TIME) {
         answers.extend(std::thread::scope(|scope| {
