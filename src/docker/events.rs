@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde_json::json;
 
 use super::Engine;
@@ -12,6 +13,16 @@ use crate::error::{Context, Result};
 /// How long the engine may take to hear of what has happened.
 const GRACE: Duration = Duration::from_millis(300);
 
+/// How long its answer may take: what it tells of is of use, and nothing hangs on it.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// One of them, of which nothing else is of use.
+#[derive(Debug, Deserialize)]
+struct Event {
+    #[serde(rename = "Action")]
+    action: String,
+}
+
 impl Engine {
     /// How often the engine has heard that processes of a container were killed for want of memory, within the last `span`.
     ///
@@ -20,19 +31,37 @@ impl Engine {
     /// # Errors
     /// When the engine cannot be reached.
     pub fn oom_events(&self, id: &str, span: Duration) -> Result<usize> {
-        let filters = json!({ "container": [id], "event": ["oom"] });
         let now = clock::epoch_seconds();
+        let heard = self.heard(id, &["oom"], now - span.as_secs_f64(), now + GRACE.as_secs_f64());
+        heard.map(|heard| heard.len())
+    }
+
+    /// The events `oom` and `kill` of a container within the last `span`; the second tells that somebody asked the engine
+    /// for it.
+    ///
+    /// # Errors
+    /// When the engine cannot be reached.
+    pub(crate) fn kill_events(&self, id: &str, span: Duration) -> Result<Vec<String>> {
+        let now = clock::epoch_seconds();
+        self.heard(id, &["oom", "kill"], now - span.as_secs_f64(), now + GRACE.as_secs_f64())
+    }
+
+    /// Which of these events the engine has heard of a container between two times, in seconds since 1970. It answers once
+    /// the second has passed.
+    fn heard(&self, id: &str, events: &[&str], since: f64, until: f64) -> Result<Vec<String>> {
+        let filters = json!({ "container": [id], "event": events });
         let ask = || {
             let call = self
                 .get("/events")
-                .query("since", &format!("{:.6}", now - span.as_secs_f64()))
-                .query("until", &format!("{:.6}", now + GRACE.as_secs_f64()))
+                .query("since", &format!("{since:.6}"))
+                .query("until", &format!("{until:.6}"))
                 .query_json("filters", &filters)?;
             // One JSON object a line.
-            let events = call.send()?.bytes()?;
-            Ok(events.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"{")).count())
+            let answer = call.within(ANSWER_LIMIT).send()?.bytes()?;
+            let lines = answer.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"{"));
+            Ok(lines.filter_map(|line| Some(serde_json::from_slice::<Event>(line).ok()?.action)).collect())
         };
-        let heard: Result<usize> = ask();
+        let heard: Result<Vec<String>> = ask();
         heard.context(|| format!("failed to ask what has happened to {}", named(id)))
     }
 }

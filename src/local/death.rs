@@ -20,8 +20,10 @@ const END_LIMIT: Duration = Duration::from_secs(30);
 /// How the cause begins where the kernel killed the function's own process.
 const OUT_OF_MEMORY: &str = "the kernel killed the function's process for want of memory";
 
+const KILLED_FROM_OUTSIDE: &str = "the function's process was killed from outside (signal 9)";
 const PAUSED: &str = "its container is paused";
 const GONE: &str = "its container is gone";
+const ENDED: &str = "its container has ended";
 
 /// What an instance is known by.
 #[derive(Clone, Copy, Debug)]
@@ -128,6 +130,26 @@ pub(super) fn cause_of_silence(engine: &Engine, suspect: &Suspect<'_>) -> Result
     })
 }
 
+/// What became of an idle instance whose processes have ended.
+///
+/// # Errors
+/// The engine does not tell.
+pub(super) fn cause_of_lapse(engine: &Engine, suspect: &Suspect<'_>) -> Result<Cause> {
+    let mut found = standing(engine, suspect.place)?;
+    if matches!(found, Standing::Able | Standing::Paused) {
+        // The engine learns a little later than the kernel that they have.
+        match engine.wait_container(suspect.place.id, Some(END_SEEN_WITHIN)) {
+            Err(error) if !error.is_timeout() && !error.is_not_found() => return Err(error),
+            _ => found = standing(engine, suspect.place)?,
+        }
+    }
+    match found {
+        Standing::Able | Standing::Paused => Ok(Cause::new(ENDED)),
+        Standing::Ended => manner_of_end(engine, suspect),
+        Standing::Lost(why) => Ok(Cause::new(why)),
+    }
+}
+
 /// Can an instance answer, as far as the engine knows?
 ///
 /// # Errors
@@ -150,8 +172,18 @@ fn standing_of(inspected: &ContainerInspect, place: Place<'_>) -> Standing {
     loss(inspected, place.address, place.started_at).map_or(Standing::Able, Standing::Lost)
 }
 
-/// How a container ended that does not run.
+/// How a container ended that does not run, with the last that it wrote.
 fn end_of(engine: &Engine, suspect: &Suspect<'_>) -> Result<Cause> {
+    let cause = manner_of_end(engine, suspect)?;
+    // Its log has gone, or is that of another start.
+    if [GONE, RESTARTED].contains(&cause.text.as_str()) {
+        return Ok(cause);
+    }
+    Ok(Cause { text: cause.text + &log_tail(engine, suspect.place.id), ..cause })
+}
+
+/// How a container ended that does not run.
+fn manner_of_end(engine: &Engine, suspect: &Suspect<'_>) -> Result<Cause> {
     let state = match engine.inspect_container(suspect.place.id) {
         Ok(inspected) if inspected.state.status == "removing" => return Ok(Cause::new(GONE)),
         Ok(inspected) if was_restarted(&inspected, suspect.place.started_at) => {
@@ -164,19 +196,22 @@ fn end_of(engine: &Engine, suspect: &Suspect<'_>) -> Result<Cause> {
     let mut cause = cause_of_end(&state, suspect);
     let is_counted = suspect.oom_kills.is_some() || suspect.killed_above.is_some();
     if state.exit_code == 137 && !cause.is_out_of_memory && !is_counted {
-        let heard = match engine.oom_events(suspect.place.id, Instant::now().since(suspect.begin)) {
+        let heard = match engine.kill_events(suspect.place.id, Instant::now().since(suspect.begin)) {
             // How it ended is known all the same.
             Err(error) if !error.is_cancelled() => {
                 log::debug!("{error}");
-                0
+                Vec::new()
             }
             heard => heard?,
         };
-        if heard > 0 {
-            cause = cause_of_end(&state, &Suspect { oom_kills: Some(heard as u64), ..*suspect });
+        let oom_kills = heard.iter().filter(|event| *event == "oom").count() as u64;
+        if oom_kills > 0 {
+            cause = cause_of_end(&state, &Suspect { oom_kills: Some(oom_kills), ..*suspect });
+        } else if !heard.is_empty() {
+            cause = Cause::new(KILLED_FROM_OUTSIDE);
         }
     }
-    Ok(Cause { text: cause.text + &log_tail(engine, suspect.place.id), ..cause })
+    Ok(cause)
 }
 
 fn cause_of_end(state: &ContainerState, suspect: &Suspect<'_>) -> Cause {

@@ -50,6 +50,10 @@ pub(super) struct LiveInstance {
     pub(super) stranger: Option<String>,
     /// How many invocations it has served or failed.
     pub(super) invocations: u64,
+    /// Id of the last of them; empty: its server did not tell, or there was none.
+    pub(super) last_request: String,
+    /// How many processes had been killed for want of memory in the control group above when that one ended.
+    pub(super) killed_above: Option<u64>,
 }
 
 /// What an instance has used since its start; what is not known is absent.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::clock::Instant;
-use crate::docker::Limit;
 use crate::error::Result;
 use crate::faas::{ExecutionResult, Language, StartKind};
 
@@ -62,9 +61,18 @@ impl Pool {
     pub(super) fn invoke(&self, function: &str, payload: &str, start: StartKind) -> Result<ExecutionResult> {
         let asked = Instant::now();
         let Claimed { mut live, mut deployed } = self.claim(function, start)?;
-        while let Some(why) = self.lapse(&live) {
-            warn_of_lapse(&live, why);
-            self.retire_or_warn(live);
+        loop {
+            match self.lapse(&mut live, &deployed) {
+                Ok(None) => break,
+                Ok(Some(why)) => {
+                    warn_of_lapse(&live, &why);
+                    self.retire_or_warn(live);
+                }
+                Err(error) => {
+                    self.retire_or_warn(live);
+                    return Err(error);
+                }
+            }
             Claimed { live, deployed } = self.claim(function, start)?;
         }
         let waited = Instant::now().since(asked);
@@ -83,6 +91,7 @@ impl Pool {
         if start == StartKind::Cold || future == Future::IsOver {
             self.retire_or_warn(live);
         } else {
+            live.last_request.clone_from(&result.request_id);
             self.give_back(live);
         }
         Ok(result)
@@ -113,6 +122,7 @@ impl Pool {
         }
         live.note_peak(&peak, &mut result);
         live.read_usage().note_since(&before, &mut result);
+        live.killed_above = killed_above.map(|before| before + result.invocation.oom_kills.unwrap_or(0));
         let killed_above = match result.invocation.oom_kills {
             Some(_) => None,
             None => live.kills_above().zip(killed_above).map(|(after, before)| after.saturating_sub(before)),
@@ -131,9 +141,7 @@ impl Pool {
         if std::mem::take(&mut live.is_enforced) {
             result.demand_cold_start();
         }
-        let is_limited = !self.starter.unlimited.contains(&Limit::Memory);
-        let memory_mb = if is_limited { deployed.config.memory } else { 0 };
-        let scene = Scene { is_first, memory_mb, killed_above, absences };
+        let scene = Scene { is_first, memory_mb: self.memory_limit(deployed), killed_above, absences };
         let future = match (failure, seen.loss) {
             (None, _) => self.check_identity(live, &scene, &mut result),
             (Some(Failure::Answered), _) => match self.check_identity(live, &scene, &mut result) {
@@ -311,5 +319,9 @@ fn note_kill(cause: &Cause, live: &mut LiveInstance, result: &mut ExecutionResul
 }
 
 fn warn_of_lapse(live: &LiveInstance, why: &str) {
-    log::warn!("instance {}: {why}, so another takes its place", short(live.id()));
+    let idle_since = match live.last_request.as_str() {
+        "" => String::new(),
+        request => format!(", idle since invocation {request}"),
+    };
+    log::warn!("instance {}{idle_since}: {why}, so another takes its place", short(live.id()));
 }

@@ -4,17 +4,17 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::cgroup::Memory;
 use crate::clock::Instant;
-use crate::docker::ContainerInspect;
+use crate::docker::{ContainerInspect, Limit};
 use crate::error::{Error, Result};
 use crate::faas::Instance;
 use crate::probe::TargetId;
 
 use super::container::{InstanceRequest, save_log};
+use super::death::{Suspect, cause_of_lapse};
 use super::instance::{LiveInstance, Usage};
 use super::pool::{Deployed, Pool, timeout};
 use super::short;
 use super::trigger::{HttpTrigger, TriggerOptions};
-use super::whereabouts::{RESTARTED, was_restarted};
 
 /// What became of an idle container whose engine was restarted, stopped or killed.
 const ENDED_WITH_ENGINE: &str = "its container ended when the Docker engine went away";
@@ -107,6 +107,8 @@ impl Pool {
             phases: None,
             stranger: None,
             invocations: 0,
+            last_request: String::new(),
+            killed_above: None,
         };
         live.read_usage();
         Ok(live)
@@ -114,17 +116,53 @@ impl Pool {
 
     /// Why an idle instance is not to be invoked, though nobody has seen it fail; `None`: it is.
     ///
-    /// One that somebody else started again is another copy of the function, and its counters are of one that is no more.
-    pub(super) fn lapse(&self, live: &LiveInstance) -> Option<&'static str> {
-        let engine = &self.starter.engine;
+    /// Its counters tell that it has ended, whatever was started in its place since: that is one read. Only the cause is
+    /// asked of the engine. A kill for want of memory is counted as the instance's, and as no invocation's.
+    ///
+    /// # Errors
+    /// The cancel token was triggered.
+    pub(super) fn lapse(&self, live: &mut LiveInstance, deployed: &Deployed) -> Result<Option<String>> {
         if !live.has_ended() {
-            return None;
+            return Ok(None);
         }
+        let engine = &self.starter.engine;
+        let ended_with_engine = || Ok(Some(ENDED_WITH_ENGINE.to_string()));
         if engine.absences() != live.absences {
-            return Some(ENDED_WITH_ENGINE);
+            return ended_with_engine();
         }
-        let found = engine.inspect_container(live.id());
-        found.is_ok_and(|found| was_restarted(&found, &live.started_at)).then_some(RESTARTED)
+        let suspect = Suspect {
+            place: live.place(),
+            begin: live.idle_since,
+            memory_mb: self.memory_limit(deployed),
+            earlier_kills: live.usage.oom_kills.unwrap_or(0),
+            oom_kills: None,
+            killed_above: live
+                .kills_above()
+                .zip(live.killed_above)
+                .map(|(now, before)| now.saturating_sub(before)),
+        };
+        // An engine that ends takes its containers along before it is away.
+        let cause = engine.settle().and_then(|_| cause_of_lapse(engine, &suspect));
+        if engine.absences() != live.absences {
+            return ended_with_engine();
+        }
+        match cause {
+            Ok(cause) => {
+                if cause.is_out_of_memory {
+                    live.usage.oom_kills = Some(live.usage.oom_kills.unwrap_or(0) + 1);
+                }
+                Ok(Some(cause.text))
+            }
+            Err(error) if error.is_cancelled() => Err(error),
+            // That it has ended is known all the same.
+            Err(error) => Ok(Some(format!("its container has ended ({error})"))),
+        }
+    }
+
+    /// The memory that an instance may use, in MB; 0: the engine cannot limit it, or there is no limit.
+    pub(super) fn memory_limit(&self, deployed: &Deployed) -> u64 {
+        let is_limited = !self.starter.unlimited.contains(&Limit::Memory);
+        if is_limited { deployed.config.memory } else { 0 }
     }
 
     fn attach(&self, inspected: &ContainerInspect) -> Result<Option<TargetId>> {

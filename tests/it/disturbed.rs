@@ -66,19 +66,68 @@ fn an_idle_instance_that_was_disturbed_is_named_and_the_next_invocation_gets_ano
     let Some(engine) = support::engine() else { return };
     let mut served = served(&engine);
     for (disturb, reason) in DISTURBANCES {
-        let result = served.local.invoke(&mut served.function, "{}").unwrap();
-        assert!(!result.stats.failure, "{:?}", result.invocation.error);
+        let before = served.local.invoke(&mut served.function, "{}").unwrap();
+        assert!(!before.stats.failure, "{:?}", before.invocation.error);
         let id = served.function.instances[0].instance_id.clone();
         disturb(&engine, &id);
-        let result = served.local.invoke(&mut served.function, "{}").unwrap();
-        if reason == "its container is gone" {
-            assert_eq!(result.invocation.instance_cpu_us, None, "no time was counted, not even none");
+        let mut next = None;
+        let lines = logged_by(|| next = Some(served.local.invoke(&mut served.function, "{}").unwrap()));
+        let result = next.unwrap();
+        // One that has ended or is gone is known before it is invoked.
+        if ["signal 9", "its container is gone"].contains(&reason) {
+            let is_told = |line: &String| {
+                line.contains(&format!("{}, idle since invocation {}: ", &id[..12], before.request_id))
+                    && line.contains(reason)
+                    && line.contains("so another takes its place")
+            };
+            assert!(lines.iter().any(is_told), "{reason}: {lines:#?}");
+            assert!(!result.stats.failure && result.stats.cold_start, "{:?}", result.invocation.error);
+            assert!(result.invocation.create_us.is_some() && result.invocation.oom_kills == Some(0));
+            assert_ne!(result.invocation.instance_id.as_ref(), Some(&id));
+        } else {
+            let error = result.invocation.error.unwrap_or_default();
+            assert!(result.stats.failure && error.contains(reason), "{reason}: {error}");
         }
-        let error = result.invocation.error.unwrap_or_default();
-        assert!(result.stats.failure && error.contains(reason), "{reason}: {error}");
         assert!(served.function.instances.iter().all(|instance| instance.instance_id != id));
         assert!(engine.inspect_container(&id).unwrap_err().is_not_found(), "{reason}");
     }
+    served.end(&engine);
+}
+
+#[test]
+fn an_idle_instance_that_the_kernel_killed_is_no_invocation_s_fault_and_the_next_gets_another() {
+    let Some(engine) = support::engine() else { return };
+    let code = "
+import threading
+held = []
+def eat():
+    while True:
+        held.append(bytearray(8 << 20))
+def handler(event):
+    if event.get('eats'):
+        threading.Timer(0.3, eat).start()
+    return {'result': 0}
+";
+    let mut served = Served::start(&engine, code, LocalOptions::default());
+    let first = served.local.invoke(&mut served.function, r#"{"eats": true}"#).unwrap();
+    let id = first.invocation.instance_id.clone().unwrap();
+    support::wait_until("it has ended", || !engine.inspect_container(&id).unwrap().state.running);
+    let mut next = None;
+    let lines = logged_by(|| next = Some(served.local.invoke(&mut served.function, "{}").unwrap()));
+    let second = next.unwrap();
+    let told =
+        format!("idle since invocation {}: the kernel killed the function's process", first.request_id);
+    assert!(lines.iter().any(|line| line.contains(&told) && line.contains("limit of 128 MB")), "{lines:#?}");
+    let mut results = [first, second];
+    for result in &results {
+        assert!(!result.stats.failure && result.stats.cold_start, "{:?}", result.invocation.error);
+        assert_eq!(result.invocation.oom_kills, Some(0));
+    }
+    assert_ne!(results[1].invocation.instance_id, Some(id));
+    let metrics = served.local.download_metrics(&served.function, &mut results.iter_mut()).unwrap();
+    let kills: Vec<_> = (0..2).map(|number| metrics["instances"][number]["oom_kills"].as_u64()).collect();
+    assert_eq!(kills, [Some(1), Some(0)], "{metrics:?}");
+    assert_eq!((&metrics["cold"], &metrics["failed"]), (&2.into(), &0.into()), "{metrics:?}");
     served.end(&engine);
 }
 
