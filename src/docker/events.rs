@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::Engine;
 use super::containers::named;
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::error::{Context, Result};
 
 /// How long the engine may take to hear of what has happened.
@@ -44,6 +44,19 @@ impl Engine {
     pub(crate) fn kill_events(&self, id: &str, span: Duration) -> Result<Vec<String>> {
         let now = clock::epoch_seconds();
         self.heard(id, &["oom", "kill"], now - span.as_secs_f64(), now + GRACE.as_secs_f64())
+    }
+
+    /// Was a container paused at some time between two instants, by the clock of this machine, both of which have passed?
+    /// The engine is not waited for.
+    ///
+    /// # Errors
+    /// When the engine cannot be reached, or does not answer at once.
+    pub(crate) fn was_paused(&self, id: &str, begin: Instant, end: Instant) -> Result<bool> {
+        let now = (clock::epoch_seconds(), Instant::now());
+        let epoch = |instant| now.0 - now.1.since(instant).as_secs_f64();
+        // The engine tells of each before it answers whoever asked for it.
+        let engine = self.with_patience(Duration::ZERO);
+        engine.heard(id, &["pause", "unpause"], epoch(begin), epoch(end)).map(|heard| !heard.is_empty())
     }
 
     /// Which of these events the engine has heard of a container between two times, in seconds since 1970. It answers once

@@ -176,7 +176,7 @@ pub struct Invocation {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overlapping: Option<bool>,
     /// `true`: its instance was seen to be paused meanwhile, so that its times are none of the function's. That is looked
-    /// for only where an answer takes long; absent: it was not seen.
+    /// for only where an answer takes 100 ms or more; absent: it was not seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub was_paused: Option<bool>,
     /// Processes of its instance that the kernel killed meanwhile, for want of memory.

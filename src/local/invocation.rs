@@ -1,6 +1,7 @@
 //! One invocation: an instance is claimed, invoked, looked after, and given back or given up.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::error::Result;
@@ -30,6 +31,9 @@ impl Invoker {
         self.pool.invoke(&self.function, payload, start)
     }
 }
+
+/// The engine is asked whether an instance was paused only after an invocation that took this long: it costs milliseconds.
+const PAUSE_TOLD_FROM: Duration = Duration::from_millis(100);
 
 /// How the cause ends where the engine was restarted, stopped or killed during the invocation.
 const ENGINE_WENT_AWAY: &str = "the Docker engine went away meanwhile";
@@ -85,6 +89,7 @@ impl Pool {
                 return Err(error);
             }
         };
+        self.note_pause(&live, &mut result);
         result.invocation.instance_wait_us = Some(micros(waited));
         result.bill(deployed.config.memory);
         self.note(&live, &deployed, &result);
@@ -269,6 +274,21 @@ impl Pool {
                 log::debug!("{error}");
                 Future::Serves
             }
+        }
+    }
+
+    /// Marks an invocation whose instance was paused meanwhile, however shortly. An engine on another machine has a clock of
+    /// its own, and is not asked.
+    fn note_pause(&self, live: &LiveInstance, result: &mut ExecutionResult) {
+        let Some(window) = result.invocation.window() else { return };
+        let (begin, end) = (Instant(window.begin_ns), Instant(window.end_ns));
+        let is_known = result.invocation.was_paused.is_some() || live.counters.is_none();
+        if is_known || end.since(begin) < PAUSE_TOLD_FROM {
+            return;
+        }
+        match self.starter.engine.was_paused(live.id(), begin, end) {
+            Ok(was_paused) => result.invocation.was_paused = was_paused.then_some(true),
+            Err(error) => log::debug!("{error}"),
         }
     }
 

@@ -341,6 +341,48 @@ fn an_instance_that_is_paused_is_waited_for_and_its_times_are_marked() {
     assert_eq!(place.invocations()[0]["invocation"]["was_paused"], true);
 }
 
+#[test]
+fn a_pause_that_no_look_saw_is_marked_and_one_before_or_after_is_not() {
+    let Some(engine) = support::engine() else { return };
+    let mut served = Served::start(&engine, WAITS_AT_GATE, LocalOptions::default());
+    let (gate, invoker) = (Gate::open(), served.local.invoker(&served.function));
+    let (id, event) = (served.function.instances[0].instance_id.clone(), gate.event());
+    let moment = || std::thread::sleep(Duration::from_millis(150));
+    let paused = || {
+        engine.pause_container(&id).unwrap();
+        moment();
+        engine.unpause_container(&id).unwrap();
+    };
+    let marks = std::thread::scope(|scope| {
+        let invoke = || {
+            let result = invoker.invoke(&event, StartKind::Any).unwrap();
+            assert!(!result.stats.failure, "{:?}", result.invocation.error);
+            result.invocation.was_paused
+        };
+        let at_work = scope.spawn(invoke);
+        let waiting = gate.arrival();
+        paused();
+        let_go(waiting);
+        let at_work = at_work.join().unwrap();
+        // It had been paused before it was invoked.
+        engine.pause_container(&id).unwrap();
+        let from_before = scope.spawn(invoke);
+        moment();
+        engine.unpause_container(&id).unwrap();
+        let_go(gate.arrival());
+        let from_before = from_before.join().unwrap();
+        paused();
+        let undisturbed = scope.spawn(invoke);
+        let waiting = gate.arrival();
+        moment();
+        let_go(waiting);
+        [at_work, from_before, undisturbed.join().unwrap()]
+    });
+    assert_eq!(marks, [Some(true), Some(true), None]);
+    assert_eq!(served.local.invoke(&mut served.function, "{}").unwrap().invocation.was_paused, None);
+    served.end(&engine);
+}
+
 /// A function that at its first invocation does nothing, at its second has a child that takes all memory, and at its third
 /// takes it itself. What another test sends to an address that its container has lost does not count.
 const EATERS: [(&str, &str); 2] = [
