@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Engine;
+use super::call::QUICK;
 use super::containers::named;
 use crate::clock::{self, Instant};
 use crate::error::{Context, Result};
@@ -13,8 +14,8 @@ use crate::error::{Context, Result};
 /// How long the engine may take to hear of what has happened.
 const GRACE: Duration = Duration::from_millis(300);
 
-/// How long its answer may take: what it tells of is of use, and nothing hangs on it.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// How long its answer may take where only a mark hangs on it.
+const MARK_LIMIT: Duration = Duration::from_secs(5);
 
 /// One of them, of which nothing else is of use.
 #[derive(Debug, Deserialize)]
@@ -32,8 +33,8 @@ impl Engine {
     /// When the engine cannot be reached.
     pub fn oom_events(&self, id: &str, span: Duration) -> Result<usize> {
         let now = clock::epoch_seconds();
-        let heard = self.heard(id, &["oom"], now - span.as_secs_f64(), now + GRACE.as_secs_f64());
-        heard.map(|heard| heard.len())
+        let times = (now - span.as_secs_f64(), now + GRACE.as_secs_f64());
+        self.heard(id, &["oom"], times, QUICK).map(|heard| heard.len())
     }
 
     /// The events `oom` and `kill` of a container within the last `span`; the second tells that somebody asked the engine
@@ -43,7 +44,7 @@ impl Engine {
     /// When the engine cannot be reached.
     pub(crate) fn kill_events(&self, id: &str, span: Duration) -> Result<Vec<String>> {
         let now = clock::epoch_seconds();
-        self.heard(id, &["oom", "kill"], now - span.as_secs_f64(), now + GRACE.as_secs_f64())
+        self.heard(id, &["oom", "kill"], (now - span.as_secs_f64(), now + GRACE.as_secs_f64()), QUICK)
     }
 
     /// Was a container paused at some time between two instants, by the clock of this machine, both of which have passed?
@@ -56,12 +57,19 @@ impl Engine {
         let epoch = |instant| now.0 - now.1.since(instant).as_secs_f64();
         // The engine tells of each before it answers whoever asked for it.
         let engine = self.with_patience(Duration::ZERO);
-        engine.heard(id, &["pause", "unpause"], epoch(begin), epoch(end)).map(|heard| !heard.is_empty())
+        let heard = engine.heard(id, &["pause", "unpause"], (epoch(begin), epoch(end)), MARK_LIMIT)?;
+        Ok(!heard.is_empty())
     }
 
     /// Which of these events the engine has heard of a container between two times, in seconds since 1970. It answers once
-    /// the second has passed.
-    fn heard(&self, id: &str, events: &[&str], since: f64, until: f64) -> Result<Vec<String>> {
+    /// the second has passed, or fails once it has taken `limit`.
+    fn heard(
+        &self,
+        id: &str,
+        events: &[&str],
+        (since, until): (f64, f64),
+        limit: Duration,
+    ) -> Result<Vec<String>> {
         let filters = json!({ "container": [id], "event": events });
         let ask = || {
             let call = self
@@ -70,7 +78,7 @@ impl Engine {
                 .query("until", &format!("{until:.6}"))
                 .query_json("filters", &filters)?;
             // One JSON object a line.
-            let answer = call.within(ANSWER_LIMIT).send()?.bytes()?;
+            let answer = call.within(limit).send()?.bytes()?;
             let lines = answer.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"{"));
             Ok(lines.filter_map(|line| Some(serde_json::from_slice::<Event>(line).ok()?.action)).collect())
         };
