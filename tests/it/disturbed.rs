@@ -117,7 +117,7 @@ def handler(event):
     let second = next.unwrap();
     let told =
         format!("idle since invocation {}: the kernel killed the function's process", first.request_id);
-    assert!(lines.iter().any(|line| line.contains(&told) && line.contains("limit of 128 MB")), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.contains(&told) && line.contains("limit of 128 MiB")), "{lines:#?}");
     let mut results = [first, second];
     for result in &results {
         assert!(!result.stats.failure && result.stats.cold_start, "{:?}", result.invocation.error);
