@@ -285,7 +285,7 @@ fn functions_run_and_are_measured_on_podman() {
     assert_eq!(place.invocations()[0]["stats"]["cold_start"], false);
     podman.run(&place, &["resources", "cleanup", &name]).expect(0, &[&name]);
     let tight = crate::program::words(&benchmark, &name, &["--memory", "32"]);
-    podman.run(&place, &tight).expect(3, &["for want of memory", "32 MB"]);
+    podman.run(&place, &tight).expect(3, &["for want of memory", "32 MiB"]);
     let all = engine.list_containers(&[], sebs_lite::docker::Scope::All).unwrap();
     assert!(all.is_empty(), "{all:?}");
 }
