@@ -167,7 +167,7 @@ impl Starter {
             if self.engine.settle()? || self.engine.absences() != absences {
                 log::warn!("{error}: the engine went away meanwhile, so it is started again");
             } else if is_disturbed && !std::mem::replace(&mut was_disturbed, true) {
-                log::warn!("{error}: that was done from outside, so it is started again");
+                log::warn!("{error}: it seems that somebody did that, so it is started again");
             } else {
                 return Err(error);
             }
