@@ -50,7 +50,8 @@ impl Podman {
         command.args(["--storage-driver", "overlay", "system", "service", "--time", "0"]);
         let log = fs::File::create(folder.path().join("log")).unwrap();
         command.arg(format!("unix://{}", folder.path().join("podman.sock").display()));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        // Its monitor of a container that is out of memory leaves a file where it runs.
+        command.current_dir(folder.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let mut podman = Podman { process: command.spawn().unwrap(), folder };
         let deadline = Instant::now() + Duration::from_secs(60);
         while UnixStream::connect(podman.socket()).is_err() {
