@@ -82,6 +82,25 @@ pub struct Limits<'a> {
     pub peer_lost: Option<&'a Cancel>,
 }
 
+/// Does a server give any HTTP answer to a GET of `path`, with so long for the connection and for the whole exchange?
+///
+/// # Errors
+/// `is_cancelled` alone.
+pub(crate) fn answers(
+    address: SocketAddr,
+    path: &str,
+    (connect, total): (Duration, Duration),
+    cancel: &Cancel,
+) -> Result<bool> {
+    let limits = Limits { connect, total: Some(total), max_body_bytes: 1 << 20, cancel, peer_lost: None };
+    let request = Request { method: "GET", path, body: None };
+    match Client::new(address, false).send(&request, &limits).1 {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_cancelled() => Err(error),
+        Err(_) => Ok(false),
+    }
+}
+
 /// A peer, and the connection that the last exchange with it left open, where connections are kept.
 #[derive(Debug)]
 pub struct Client {

@@ -25,24 +25,14 @@ struct Event {
 }
 
 impl Engine {
-    /// How often the engine has heard that processes of a container were killed for want of memory, within the last `span`.
+    /// The events `oom` and `kill` of a container within the last `span`: each of the first tells that processes of it were
+    /// killed for want of memory, each of the second that somebody asked the engine for a signal.
     ///
-    /// It forgets: it holds the last 256 events of all containers. Podman has none of these.
-    ///
-    /// # Errors
-    /// When the engine cannot be reached.
-    pub fn oom_events(&self, id: &str, span: Duration) -> Result<usize> {
-        let now = clock::epoch_seconds();
-        let times = (now - span.as_secs_f64(), now + GRACE.as_secs_f64());
-        self.heard(id, &["oom"], times, QUICK).map(|heard| heard.len())
-    }
-
-    /// The events `oom` and `kill` of a container within the last `span`; the second tells that somebody asked the engine
-    /// for it.
+    /// It forgets: it holds the last 256 events of all containers. Podman has none of the first.
     ///
     /// # Errors
     /// When the engine cannot be reached.
-    pub(crate) fn kill_events(&self, id: &str, span: Duration) -> Result<Vec<String>> {
+    pub fn kill_events(&self, id: &str, span: Duration) -> Result<Vec<String>> {
         let now = clock::epoch_seconds();
         self.heard(id, &["oom", "kill"], (now - span.as_secs_f64(), now + GRACE.as_secs_f64()), QUICK)
     }

@@ -152,11 +152,9 @@ impl Starter {
             // One that is about to end still answers on connections that were kept.
             self.engine.settle()?;
             let absences = self.engine.absences();
-            let setback = match self.restore_storage(absences).map_err(Setback::from) {
-                Ok(()) => match self.start_at(request, mode) {
-                    Ok(started) => return Ok(started),
-                    Err(setback) => setback,
-                },
+            let restored = self.restore_storage(absences).map_err(Setback::from);
+            let setback = match restored.and_then(|()| self.start_at(request, mode)) {
+                Ok(started) => return Ok(started),
                 Err(setback) => setback,
             };
             let is_disturbed = matches!(setback, Setback::Disturbed(_));

@@ -7,7 +7,7 @@ use crate::cancel::Cancel;
 use crate::clock::Instant;
 use crate::docker::{ContainerInspect, log_tail};
 use crate::error::{Error, Kind, Result};
-use crate::http::{Client, Limits, Request};
+use crate::http;
 
 use super::container::Starter;
 use super::whereabouts::loss;
@@ -140,20 +140,9 @@ impl Starter {
 /// # Errors
 /// `is_cancelled` alone.
 pub(crate) fn answers(address: SocketAddr, limit: Duration, cancel: &Cancel) -> Result<bool> {
-    let limits = Limits {
-        connect: Duration::from_millis(250),
-        // The server's one thread may be busy with its own start.
-        total: Some(Duration::from_secs(2).min(limit)),
-        max_body_bytes: 1 << 20,
-        cancel,
-        peer_lost: None,
-    };
-    let request = Request { method: "GET", path: "/alive", body: None };
-    match Client::new(address, false).send(&request, &limits).1 {
-        Ok(_) => Ok(true),
-        Err(error) if error.is_cancelled() => Err(error),
-        Err(_) => Ok(false),
-    }
+    // The server's one thread may be busy with its own start.
+    let total = Duration::from_secs(2).min(limit);
+    http::answers(address, "/alive", (Duration::from_millis(250), total), cancel)
 }
 
 /// Does a connection neither stand nor get refused?

@@ -11,7 +11,7 @@ use crate::cancel::Cancel;
 use crate::clock::{self, Instant};
 use crate::docker::{ContainerInspect, Engine, log_tail};
 use crate::error::{Error, Kind, Result};
-use crate::http::{Client, Limits, Request};
+use crate::http;
 use crate::progress::Progress;
 use crate::storage::{DynamoClient, DynamoOptions, Item, S3Client, S3Options, Value};
 use crate::units::Bytes;
@@ -244,19 +244,7 @@ fn answers_http(address: Option<&str>, cancel: &Cancel) -> Result<bool> {
     let Some(address) = plain.to_socket_addrs().ok().and_then(|mut found| found.next()) else {
         return Ok(false);
     };
-    let limits = Limits {
-        connect: Duration::from_secs(2),
-        total: Some(Duration::from_secs(5)),
-        max_body_bytes: 1 << 20,
-        cancel,
-        peer_lost: None,
-    };
-    let request = Request { method: "GET", path: "/", body: None };
-    match Client::new(address, false).send(&request, &limits).1 {
-        Ok(_) => Ok(true),
-        Err(error) if error.is_cancelled() => Err(error),
-        Err(_) => Ok(false),
-    }
+    http::answers(address, "/", (Duration::from_secs(2), Duration::from_secs(5)), cancel)
 }
 
 /// What of an endpoint that is there already is not configured and has a default.
